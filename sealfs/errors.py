@@ -1,0 +1,106 @@
+"""What can go wrong, in one family, so that every surface tells it alike.
+
+Each error knows what happened (its message), what the user can do about it (`hint`), the exit code of a
+command that ends with it, and the errno a file system reports for it. No error text carries a secret.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+from typing import ClassVar
+
+
+class SealfsError(Exception):
+    """Root of all errors that sealfs raises on purpose.
+
+    Args:
+        message: What went wrong, one line, in the user's terms.
+        hint: What the user can do about it, one line.
+    """
+
+    exit_code: ClassVar[int] = 1
+    errno: ClassVar[int] = _errno.EIO
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+
+
+class UsageError(SealfsError):
+    """The command was asked for something that makes no sense."""
+
+    exit_code = 2
+    errno = _errno.EINVAL
+
+
+class NotADatasetError(SealfsError):
+    """There is no sealed dataset at this address, or no such version or path in it."""
+
+    exit_code = 3
+    errno = _errno.ENOENT
+
+
+class KeyAccessError(SealfsError):
+    """No usable key: identity missing, wrong passphrase, or not a recipient."""
+
+    exit_code = 4
+    errno = _errno.EACCES
+
+
+class IntegrityError(SealfsError):
+    """Bytes from the store are not what the provider sealed. Nothing of them was used."""
+
+    exit_code = 5
+    default_hint = "the store served damaged or forged data: run 'sealfs verify' and tell the data's provider"
+
+
+class TrustError(SealfsError):
+    """A snapshot is unsigned, signed by somebody else, or older than one already seen."""
+
+    exit_code = 6
+    errno = _errno.EACCES
+
+
+class StoreError(SealfsError):
+    """The object store could not be reached or refused the request."""
+
+    exit_code = 7
+    default_hint = "check the address, the network and the credentials with 'sealfs doctor URI'"
+
+
+class ObjectNotFoundError(StoreError):
+    """The store says that it has no such object."""
+
+    errno = _errno.ENOENT
+
+
+class PreconditionFailedError(StoreError):
+    """A conditional write lost: the object is not in the state the writer expected."""
+
+
+class ConflictError(SealfsError):
+    """Somebody else pushed in the meantime."""
+
+    exit_code = 8
+    errno = _errno.EAGAIN
+
+
+class LocalIOError(SealfsError):
+    """A local file could not be read or written: unreadable source, full disk, unfit target."""
+
+    exit_code = 9
+
+
+class MountError(SealfsError):
+    """FUSE is missing, the mount point is unfit, or the mount did not come up or go away."""
+
+    exit_code = 10
+
+
+class FormatError(SealfsError):
+    """Authentic but unknown: written by a newer sealfs, or outside this version's bounds."""
+
+    exit_code = 11
+    default_hint = "a newer sealfs wrote this: upgrade sealfs"
