@@ -1,0 +1,148 @@
+"""Writes an index: the other half of index.py.
+
+Directories are added before what they hold, and the entries of one directory one after another; that order is
+what a mount lists later.
+
+Threading: one thread at a time.
+"""
+
+from __future__ import annotations
+
+import stat
+from array import array
+from collections.abc import Sequence
+
+from sealfs.dataset.index import (
+    COLUMNS,
+    HEADER,
+    HEADER_BYTES,
+    HOLE,
+    INDEX_FORMAT,
+    MAGIC,
+    MAX_ENTRIES,
+    ROOT,
+    Extent,
+    column_layout,
+)
+from sealfs.errors import UsageError
+
+_NO_DIGEST = bytes(32)
+
+
+class IndexBuilder:
+    """Collects entries and packs, then writes the bytes of an index.
+
+    Args:
+        dataset: The dataset's id, 16 bytes.
+        mode: The root directory's st_mode.
+        mtime_ns: The root directory's modification time, nanoseconds.
+    """
+
+    def __init__(self, dataset: bytes, mode: int, mtime_ns: int) -> None:
+        self._dataset = dataset
+        self._names = bytearray()
+        self._columns: dict[str, array[int]] = {name: array(item) for name, item, _ in COLUMNS if len(item) == 1}
+        self._columns["name_offset"].append(0)
+        self._sha256 = bytearray()
+        self._pack_ids = bytearray()
+        self._pack_headers = bytearray()
+        self._targets: dict[int, bytes] = {}
+        self._append(ROOT, b"", mode, 0, mtime_ns)
+
+    def __len__(self) -> int:
+        return len(self._columns["mode"])
+
+    def _append(self, parent: int, name: bytes, mode: int, size: int, mtime_ns: int) -> int:
+        number = len(self)
+        if number >= MAX_ENTRIES or len(self._names) + len(name) >= 1 << 32:
+            raise UsageError("too many files for one dataset", "push the folder as several datasets")
+        columns = self._columns
+        self._names += name
+        columns["name_offset"].append(len(self._names))
+        columns["parent"].append(parent)
+        columns["mode"].append(mode)
+        columns["size"].append(size)
+        columns["mtime_ns"].append(mtime_ns)
+        columns["first"].append(0)
+        columns["count"].append(0)
+        self._sha256 += _NO_DIGEST
+        return number
+
+    def add(self, parent: int, name: bytes, mode: int, size: int, mtime_ns: int) -> int:
+        """Add an entry as the next one of directory `parent` and return its number."""
+        number = self._append(parent, name, mode, size, mtime_ns)
+        first, count = self._columns["first"], self._columns["count"]
+        if not count[parent]:
+            first[parent] = number
+        if first[parent] + count[parent] != number:
+            raise ValueError("the entries of a directory must be added one after another")
+        count[parent] += 1
+        return number
+
+    def add_symlink(self, parent: int, name: bytes, mode: int, target: bytes, mtime_ns: int) -> int:
+        """Add a symlink and return its number."""
+        number = self.add(parent, name, mode, len(target), mtime_ns)
+        self._targets[number] = target
+        return number
+
+    def add_pack(self, object_id: bytes, header: bytes, epoch: int, plaintext_size: int) -> int:
+        """Add a pack and return its number."""
+        self._columns["pack_epoch"].append(epoch)
+        self._columns["pack_size"].append(plaintext_size)
+        self._pack_ids += object_id
+        self._pack_headers += header
+        number = len(self._columns["pack_epoch"]) - 1
+        if number >= HOLE:
+            raise UsageError("too many packs for one dataset", "push the folder as several datasets")
+        return number
+
+    def set_content(self, number: int, extents: Sequence[Extent], sha256: bytes) -> None:
+        """Say where a file's bytes lie; their lengths add up to its size."""
+        columns = self._columns
+        if sum(extent.length for extent in extents) != columns["size"][number]:
+            raise ValueError("extents do not add up to the file's size")
+        columns["first"][number] = len(columns["extent_pack"])
+        columns["count"][number] = len(extents)
+        for extent in extents:
+            columns["extent_pack"].append(extent.pack)
+            columns["extent_offset"].append(extent.offset)
+            columns["extent_length"].append(extent.length)
+        self._sha256[32 * number : 32 * number + 32] = sha256
+
+    def build(self, version: int) -> bytearray:
+        """Return the index's bytes for snapshot `version`."""
+        columns = self._columns
+        self._sort_names()
+        for number, target in self._targets.items():
+            columns["first"][number] = len(self._names)
+            columns["count"][number] = len(target)
+            self._names += target
+        entries, extents, packs = len(self), len(columns["extent_pack"]), len(columns["pack_epoch"])
+        raw = {
+            "sha256": self._sha256,
+            "pack_id": self._pack_ids,
+            "pack_header": self._pack_headers,
+            "names": self._names,
+        }
+        places, size = column_layout(entries, extents, packs, len(self._names))
+        data = bytearray(size)
+        total = sum(columns["size"])
+        header = (MAGIC, INDEX_FORMAT, HEADER_BYTES, self._dataset, version)
+        HEADER.pack_into(data, 0, *header, entries, extents, packs, 0, len(self._names), total)
+        view = memoryview(data)
+        for name, (offset, length) in places.items():
+            column = raw[name] if name in raw else memoryview(columns[name]).cast("B")
+            view[offset : offset + length] = column
+        return data
+
+    def _sort_names(self) -> None:
+        columns, names = self._columns, bytes(self._names)
+        offsets = columns["name_offset"]
+        by_name = array("I", range(len(self)))
+        for number, mode in enumerate(columns["mode"]):
+            if stat.S_ISDIR(mode) and columns["count"][number]:
+                first = columns["first"][number]
+                children = range(first, first + columns["count"][number])
+                ordered = sorted(children, key=lambda child: names[offsets[child] : offsets[child + 1]])
+                by_name[first : first + len(ordered)] = array("I", ordered)
+        columns["by_name"] = by_name
