@@ -158,7 +158,8 @@ def _find_ancestor(store: ObjectStore, newest: Snapshot, version: int) -> tuple[
             raise NotADatasetError(
                 f"version {version} is no longer in the store", "'sealfs log' lists the versions that are"
             ) from None
-        snapshot = Snapshot.parse(ancestor.ref.fetch(store, MAX_SNAPSHOT_SIZE), newest.signer)
+        # the child's signature covers the ancestor's digest, so the signer of that day needs no pin
+        snapshot = Snapshot.parse(ancestor.ref.fetch(store, MAX_SNAPSHOT_SIZE), None)
         if (snapshot.dataset, snapshot.version) != (newest.dataset, version):
             raise IntegrityError(f"version {version} is another snapshot than its children say")
         return snapshot, ancestor.ref
