@@ -85,6 +85,25 @@ class IndexBuilder:
         self._targets[number] = target
         return number
 
+    def path(self, number: int) -> bytes:
+        """Return an entry's path below the root."""
+        parts: list[bytes] = []
+        offsets = self._columns["name_offset"]
+        while number != ROOT:
+            parts.append(bytes(self._names[offsets[number] : offsets[number + 1]]))
+            number = self._columns["parent"][number]
+        return b"/".join(reversed(parts))
+
+    def size(self, number: int) -> int:
+        """Return an entry's size in bytes."""
+        return self._columns["size"][number]
+
+    def set_status(self, number: int, mode: int, size: int, mtime_ns: int) -> None:
+        """Correct a file's metadata to what it was when its content was read."""
+        self._columns["mode"][number] = mode
+        self._columns["size"][number] = size
+        self._columns["mtime_ns"][number] = mtime_ns
+
     def add_pack(self, object_id: bytes, header: bytes, epoch: int, plaintext_size: int) -> int:
         """Add a pack and return its number."""
         self._columns["pack_epoch"].append(epoch)

@@ -1,0 +1,103 @@
+"""Walks a provider's folder in the order its directories list, breadth first.
+
+Threading: one walk belongs to one thread.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import stat
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from sealfs.errors import LocalIOError
+
+_KINDS = {
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFIFO: "a named pipe",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One entry of a directory.
+
+    Attributes:
+        parent: Path of its directory below the top, empty for the top.
+        name: Its name there.
+        status: What lstat says of it.
+        target: Where it points, if it is a symlink.
+    """
+
+    parent: bytes
+    name: bytes
+    status: os.stat_result
+    target: bytes
+
+    @property
+    def path(self) -> bytes:
+        """Path below the top."""
+        return join(self.parent, self.name)
+
+
+def join(parent: bytes, name: bytes) -> bytes:
+    """Return the path of `name` in `parent`, where the top is empty."""
+    return parent + b"/" + name if parent else name
+
+
+def shown(path: bytes) -> str:
+    """Return a path as a person can read it."""
+    return path.decode("utf-8", "backslashreplace") or "."
+
+
+def scan(top: bytes, excludes: Sequence[str] = ()) -> Iterator[Found]:
+    """Yield everything below `top`, each directory's entries together and before what lies deeper.
+
+    Args:
+        top: A directory.
+        excludes: Globs; what matches by name or by path is left out, with all below it.
+
+    Raises:
+        LocalIOError: Something can't be read, or is neither file, directory nor symlink.
+    """
+    pending: deque[bytes] = deque([b""])
+    while pending:
+        directory = pending.popleft()
+        for found in _entries(top, directory, excludes):
+            if stat.S_ISDIR(found.status.st_mode):
+                pending.append(found.path)
+            yield found
+
+
+def _entries(top: bytes, directory: bytes, excludes: Sequence[str]) -> Iterator[Found]:
+    try:
+        with os.scandir(os.path.join(top, directory) if directory else top) as listing:
+            for item in listing:
+                path = join(directory, item.name)
+                if _excluded(path, item.name, excludes):
+                    continue
+                status = item.stat(follow_symlinks=False)
+                kind = stat.S_IFMT(status.st_mode)
+                if kind in _KINDS:
+                    raise LocalIOError(
+                        f"'{shown(path)}' is {_KINDS[kind]} and cannot be sealed",
+                        f"leave it out: --exclude '{shown(path)}'",
+                    )
+                target = os.readlink(item.path) if stat.S_ISLNK(kind) else b""
+                yield Found(directory, item.name, status, target)
+    except OSError as error:
+        raise LocalIOError(
+            f"cannot read '{shown(directory)}': {error.strerror}", "mend its permissions, or use --exclude"
+        ) from None
+
+
+def _excluded(path: bytes, name: bytes, excludes: Sequence[str]) -> bool:
+    return any(
+        fnmatch.fnmatchcase(os.fsdecode(candidate), glob.rstrip("/"))
+        for glob in excludes
+        for candidate in (path, name)
+    )
