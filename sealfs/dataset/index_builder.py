@@ -22,8 +22,10 @@ from sealfs.dataset.index import (
     MAX_ENTRIES,
     ROOT,
     Extent,
+    Index,
     column_layout,
 )
+from sealfs.dataset.keyring import DATASET_ID_SIZE
 from sealfs.errors import UsageError
 
 _NO_DIGEST = bytes(32)
@@ -33,13 +35,11 @@ class IndexBuilder:
     """Collects entries and packs, then writes the bytes of an index.
 
     Args:
-        dataset: The dataset's id, 16 bytes.
         mode: The root directory's st_mode.
         mtime_ns: The root directory's modification time, nanoseconds.
     """
 
-    def __init__(self, dataset: bytes, mode: int, mtime_ns: int) -> None:
-        self._dataset = dataset
+    def __init__(self, mode: int, mtime_ns: int) -> None:
         self._names = bytearray()
         self._columns: dict[str, array[int]] = {name: array(item) for name, item, _ in COLUMNS if len(item) == 1}
         self._columns["name_offset"].append(0)
@@ -128,8 +128,8 @@ class IndexBuilder:
             columns["extent_length"].append(extent.length)
         self._sha256[32 * number : 32 * number + 32] = sha256
 
-    def build(self, version: int) -> bytearray:
-        """Return the index's bytes for snapshot `version`."""
+    def build(self, dataset: bytes, version: int) -> bytearray:
+        """Return the index's bytes for snapshot `version` of the dataset with this id."""
         columns = self._columns
         self._sort_names()
         for number, target in self._targets.items():
@@ -146,7 +146,7 @@ class IndexBuilder:
         places, size = column_layout(entries, extents, packs, len(self._names))
         data = bytearray(size)
         total = sum(columns["size"])
-        header = (MAGIC, INDEX_FORMAT, HEADER_BYTES, self._dataset, version)
+        header = (MAGIC, INDEX_FORMAT, HEADER_BYTES, dataset, version)
         HEADER.pack_into(data, 0, *header, entries, extents, packs, 0, len(self._names), total)
         view = memoryview(data)
         for name, (offset, length) in places.items():
@@ -165,3 +165,9 @@ class IndexBuilder:
                 ordered = sorted(children, key=lambda child: names[offsets[child] : offsets[child + 1]])
                 by_name[first : first + len(ordered)] = array("I", ordered)
         columns["by_name"] = by_name
+
+
+def empty_index() -> Index:
+    """Return the index of nothing: what a folder is compared with before its first push."""
+    nobody = bytes(DATASET_ID_SIZE)
+    return Index(IndexBuilder(stat.S_IFDIR, 0).build(nobody, 0), nobody)

@@ -13,8 +13,9 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
+from sealfs.dataset.content import FileState
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.objects import PACKS, ObjectRef, new_object_id, object_name
 from sealfs.floe import SEGMENT_OVERHEAD, Encryptor, encrypt_with
@@ -22,6 +23,8 @@ from sealfs.store.base import ObjectStore
 
 PACK_SIZE = 32 << 20  # ciphertext of a full pack: large enough for full speed, small enough to resend
 DEFAULT_JOBS = 4
+
+Owner = TypeVar("Owner")
 
 
 def pack_capacity(segment_length: int) -> int:
@@ -48,13 +51,38 @@ class SealedPack:
     plaintext_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of a file's bytes in a pack.
+
+    Attributes:
+        state: Which file, and in which state it was.
+        offset: Where in the file, bytes.
+        length: Bytes.
+        pack_offset: Where in the pack's plaintext, bytes.
+        sha256: Digest of these bytes.
+    """
+
+    state: FileState
+    offset: int
+    length: int
+    pack_offset: int
+    sha256: bytes
+
+
 @dataclass(slots=True)
-class Draft:
-    """A pack that is being filled, sealed or sent; `sealed` is set when it lies in the store."""
+class Draft(Generic[Owner]):
+    """A pack that is being filled, sealed or sent.
+
+    Attributes:
+        buffer: Its plaintext, and room for more.
+        used: How much of it counts, bytes.
+        pieces: What it holds, and whose that is.
+    """
 
     buffer: bytearray = field(repr=False)
     used: int = 0
-    sealed: SealedPack | None = None
+    pieces: list[tuple[Owner, Piece]] = field(default_factory=list)
 
 
 class PackSealer:
@@ -96,47 +124,48 @@ class Seals(Protocol):
         """Seal and send one pack."""
 
 
-class PackWriter:
+class PackWriter(Generic[Owner]):
     """A stream of packs.
 
     Args:
         seal: Seals and sends one pack; called by workers.
-        done: Called in this writer's thread, in order, with each draft that lies in the store.
+        done: Called in this writer's thread, in order, with each pack that lies in the store and its pieces.
         jobs: How many packs are sealed and sent at once.
     """
 
-    def __init__(self, seal: Seals, done: Callable[[Draft], None], jobs: int = DEFAULT_JOBS) -> None:
+    def __init__(
+        self,
+        seal: Seals,
+        done: Callable[[SealedPack, list[tuple[Owner, Piece]]], None],
+        jobs: int = DEFAULT_JOBS,
+    ) -> None:
         self._seal = seal
         self._done = done
-        self._capacity = pack_capacity(seal.segment_length)
+        self.capacity = pack_capacity(seal.segment_length)
         self._jobs = jobs
         self._spare: list[bytearray] = []
-        self._sending: deque[tuple[Draft, Future[SealedPack]]] = deque()
+        self._sending: deque[tuple[Draft[Owner], Future[SealedPack]]] = deque()
         self._pool = ThreadPoolExecutor(jobs, thread_name_prefix="sealfs-seal")
-        self._draft: Draft | None = None
+        self._draft: Draft[Owner] | None = None
 
-    @property
-    def capacity(self) -> int:
-        """Plaintext bytes of a full pack."""
-        return self._capacity
+    def room(self, wanted: int) -> memoryview:
+        """Return free room in a pack, of `wanted` bytes if a pack has so many.
 
-    def open(self, wanted: int) -> tuple[Draft, memoryview]:
-        """Return the pack to append to and its free room, of `wanted` bytes if a pack has so many.
-
-        What was written to the room counts once `commit` has been called.
+        What is written there counts once `add` has been called; until then the room may be used again.
         """
-        if self._draft is not None and self._capacity - self._draft.used < min(wanted, self._capacity):
+        if self._draft is not None and self.capacity - self._draft.used < min(wanted, self.capacity):
             self.flush()
         if self._draft is None:
             self._draft = Draft(self._take_buffer())
-        draft = self._draft
-        return draft, memoryview(draft.buffer)[draft.used : self._capacity]
+        return memoryview(self._draft.buffer)[self._draft.used : self.capacity]
 
-    def commit(self, draft: Draft, count: int) -> int:
-        """Keep the next `count` bytes of the pack's room; return where in the pack they start."""
-        start = draft.used
-        draft.used += count
-        return start
+    def add(self, owner: Owner, state: FileState, offset: int, length: int, sha256: bytes) -> None:
+        """Keep the first `length` bytes of the room as a piece of `owner`'s file."""
+        if self._draft is None:
+            raise ValueError("there is no room that something could have been written to")
+        piece = Piece(state, offset, length, self._draft.used, sha256)
+        self._draft.pieces.append((owner, piece))
+        self._draft.used += length
 
     def flush(self) -> None:
         """Send the pack that is being filled, if there is anything in it."""
@@ -162,11 +191,10 @@ class PackWriter:
     def _take_buffer(self) -> bytearray:
         while self._sending and (len(self._sending) > self._jobs or self._sending[0][1].done()):
             self._collect()
-        return self._spare.pop() if self._spare else bytearray(self._capacity)
+        return self._spare.pop() if self._spare else bytearray(self.capacity)
 
     def _collect(self) -> None:
         draft, future = self._sending.popleft()
-        draft.sealed = future.result()
+        sealed = future.result()
         self._spare.append(draft.buffer)
-        draft.buffer = bytearray()
-        self._done(draft)
+        self._done(sealed, draft.pieces)

@@ -1,0 +1,231 @@
+"""Compares a folder with the newest snapshot: what is new, what can stay where it is.
+
+The outcome is an index in the making, in which unchanged files already point at the packs that hold them, and
+the list of files that have to be read.
+
+Threading: one thread.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from array import array
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sealfs.dataset.content import open_file
+from sealfs.dataset.index import HOLE, ROOT, Extent, Index
+from sealfs.dataset.index_builder import IndexBuilder
+from sealfs.dataset.objects import PACKS, ObjectRef, object_id_of
+from sealfs.dataset.packer import SealedPack
+from sealfs.dataset.scan import Found, scan, shown
+from sealfs.errors import LocalIOError
+
+_HASH_STEP = 1 << 20
+Notice = Callable[[str, bytes], None]
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a push would do.
+
+    Attributes:
+        files: Number of regular files in all.
+        size: Bytes in them.
+        added: Files that the snapshot does not have.
+        changed: Files whose content differs.
+        removed: Files that only the snapshot has.
+        touched: Whether anything else differs: modes, times, links, directories.
+        pending_size: Bytes to read.
+    """
+
+    files: int = 0
+    size: int = 0
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    touched: bool = False
+    pending_size: int = 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the folder is what the snapshot says."""
+        return not (self.added or self.changed or self.removed or self.touched)
+
+
+class PackTable:
+    """The packs of the new snapshot: old ones that are still needed, and those just sent.
+
+    Args:
+        builder: The new index.
+        index: The parent's index.
+        refs: The parent's packs.
+    """
+
+    def __init__(self, builder: IndexBuilder, index: Index, refs: Sequence[ObjectRef]) -> None:
+        self._builder = builder
+        self._index = index
+        self._old_refs = {ref.name: ref for ref in refs}
+        self._kept: dict[int, int] = {}
+        self._added: dict[str, int] = {}
+        self.refs: list[ObjectRef] = []
+
+    def keep(self, old: int) -> int:
+        """Return the new number of the parent's pack `old`."""
+        if old not in self._kept:
+            pack = self._index.pack(old)
+            ref = self._old_refs[pack.name]
+            object_id = object_id_of(ref.name, PACKS)
+            self._kept[old] = self.add(
+                SealedPack(object_id, ref, pack.header, pack.epoch, pack.layout.plaintext_size)
+            )
+        return self._kept[old]
+
+    def add(self, pack: SealedPack) -> int:
+        """Return the number of a pack that lies in the store; adds it the first time."""
+        number = self._added.get(pack.ref.name)
+        if number is None:
+            number = self._builder.add_pack(pack.object_id, pack.header, pack.epoch, pack.plaintext_size)
+            self._added[pack.ref.name] = number
+            self.refs.append(pack.ref)
+        return number
+
+
+class Comparison:
+    """A folder held against the newest snapshot.
+
+    Args:
+        top: The folder.
+        index: The snapshot's path table; an empty one if there is no snapshot yet.
+        refs: The snapshot's packs.
+        excludes: Globs of what to leave out.
+        checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
+        notice: Told of each file that differs: "A", "M" or "D", and its path.
+
+    Attributes:
+        builder: The new index; the files of `pending` have no content yet.
+        packs: Its packs.
+        pending: Numbers of the files that have to be read.
+        plan: The sums.
+
+    Raises:
+        LocalIOError: Something in the folder can't be read or sealed.
+    """
+
+    def __init__(
+        self,
+        top: bytes,
+        index: Index,
+        refs: Sequence[ObjectRef],
+        *,
+        excludes: Sequence[str] = (),
+        checksum: bool = False,
+        notice: Notice | None = None,
+    ) -> None:
+        self._top = top
+        self._index = index
+        self._checksum = checksum
+        self._notice = notice or (lambda kind, path: None)
+        try:
+            status = os.stat(top)
+        except OSError as error:
+            raise LocalIOError(f"cannot read '{shown(top)}': {error.strerror}") from None
+        if not stat.S_ISDIR(status.st_mode):
+            raise LocalIOError(f"'{shown(top)}' is not a folder", "push the folder that holds it")
+        self.builder = IndexBuilder(status.st_mode, status.st_mtime_ns)
+        self.packs = PackTable(self.builder, index, refs)
+        self.pending = array("I")
+        self.plan = Plan()
+        self._seen = bytearray(index.entries)
+        self._old_directories: dict[bytes, int] = {}
+        self._old_children: tuple[bytes | None, dict[bytes, int]] = (None, {})
+        self._match(b"", ROOT, status)
+        self._scan(excludes)
+        self._count_removed()
+
+    def _scan(self, excludes: Sequence[str]) -> None:
+        numbers: dict[bytes, int] = {b"": ROOT}
+        for found in scan(self._top, excludes):
+            status, parent, path = found.status, numbers[found.parent], found.path
+            old = self._old_entry(found)
+            if stat.S_ISLNK(status.st_mode):
+                target = found.target
+                self.builder.add_symlink(parent, found.name, status.st_mode, target, status.st_mtime_ns)
+                if old is None or not self._match(path, old, status) or self._index.symlink_target(old) != target:
+                    self.plan.touched = True
+                continue
+            size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+            number = self.builder.add(parent, found.name, status.st_mode, size, status.st_mtime_ns)
+            matches = old is not None and self._match(path, old, status)
+            if stat.S_ISDIR(status.st_mode):
+                numbers[path] = number
+                self.plan.touched |= not matches
+            else:
+                self._plan_file(number, path, status, old if matches else None)
+
+    def _old_entry(self, found: Found) -> int | None:
+        directory, children = self._old_children
+        if directory != found.parent:
+            children = {}
+            if found.parent in self._old_directories:
+                listed = self._index.children(self._old_directories[found.parent])
+                children = {self._index.name(number): number for number in listed}
+            self._old_children = (found.parent, children)
+        return children.get(found.name)
+
+    def _match(self, path: bytes, old: int, status: os.stat_result) -> bool:
+        """Whether the snapshot has an entry of the same type; notes other differences."""
+        entry = self._index.entry(old)
+        if stat.S_IFMT(entry.mode) != stat.S_IFMT(status.st_mode):
+            return False
+        self._seen[old] = True
+        self.plan.touched |= entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns
+        if entry.is_directory:
+            self._old_directories[path] = old
+        return True
+
+    def _plan_file(self, number: int, path: bytes, status: os.stat_result, old: int | None) -> None:
+        self.plan.files += 1
+        self.plan.size += status.st_size
+        if old is not None and self._unchanged(old, path, status):
+            extents = [
+                Extent(e.pack if e.pack == HOLE else self.packs.keep(e.pack), e.offset, e.length)
+                for e in self._index.extents(old)
+            ]
+            self.builder.set_content(number, extents, self._index.sha256(old))
+            return
+        if old is None:
+            self.plan.added += 1
+        else:
+            self.plan.changed += 1
+        self._notice("A" if old is None else "M", path)
+        self.plan.pending_size += status.st_size
+        self.pending.append(number)
+
+    def _unchanged(self, old: int, path: bytes, status: os.stat_result) -> bool:
+        entry = self._index.entry(old)
+        if entry.size != status.st_size:
+            return False
+        if self._checksum:
+            return _digest(self._top, path, entry.size) == self._index.sha256(old)
+        return entry.mtime_ns == status.st_mtime_ns
+
+    def _count_removed(self) -> None:
+        for number, seen in enumerate(self._seen):
+            if not seen:
+                self.plan.touched = True
+                if self._index.entry(number).is_file:
+                    self.plan.removed += 1
+                    self._notice("D", self._index.path(number))
+
+
+def _digest(top: bytes, path: bytes, size: int) -> bytes:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(min(size, _HASH_STEP)))
+    with open_file(top, path) as file:
+        for offset in range(0, size, _HASH_STEP):
+            step = buffer[: min(_HASH_STEP, size - offset)]
+            file.read_into(offset, step)
+            digest.update(step)
+    return digest.digest()

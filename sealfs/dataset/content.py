@@ -1,0 +1,141 @@
+"""Reads a source file so that what is kept is one state of it, never a mixture of two.
+
+Threading: stateless.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sealfs.dataset.scan import shown
+from sealfs.errors import LocalIOError
+
+_MIN_SPARSE = 1 << 20  # smaller files are not worth asking for holes
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """Tells whether a file is still what it was when it was read.
+
+    Attributes:
+        path: Below the source folder.
+        inode: st_ino.
+        size: Bytes.
+        mtime_ns: Modification time, nanoseconds.
+        ctime_ns: Change time, nanoseconds; tools that restore mtime cannot set it back.
+    """
+
+    path: bytes
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, path: bytes, status: os.stat_result) -> FileState:
+        """Return the state that `status` describes."""
+        return cls(path, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+class ChangedWhileReadError(Exception):
+    """The file is not what it was when reading it began; read it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A stretch of a file: data, or a hole that reads as zeros."""
+
+    offset: int
+    length: int
+    hole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenFile:
+    """A source file that is open for reading.
+
+    Attributes:
+        descriptor: Its file descriptor.
+        state: What it was when it was opened.
+        mode: st_mode.
+    """
+
+    descriptor: int
+    state: FileState
+    mode: int
+
+    def read_into(self, offset: int, out: memoryview) -> None:
+        """Fill the whole of `out` from `offset` on.
+
+        Raises:
+            ChangedWhileReadError: The file has become shorter.
+        """
+        while out:
+            count = os.preadv(self.descriptor, [out], offset)
+            if count == 0:
+                raise ChangedWhileReadError
+            offset += count
+            out = out[count:]
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedWhileReadError if the file is not what it was when it was opened."""
+        if FileState.of(self.state.path, os.fstat(self.descriptor)) != self.state:
+            raise ChangedWhileReadError
+
+    def runs(self, sparse: bool) -> Iterator[Run]:
+        """Yield the file's stretches in order; all of it is data where holes are not worth it."""
+        size, offset = self.state.size, 0
+        if not sparse:
+            if size:
+                yield Run(0, size, hole=False)
+            return
+        while offset < size:
+            try:
+                data = min(size, os.lseek(self.descriptor, offset, os.SEEK_DATA))
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                data = size
+            if data > offset:
+                yield Run(offset, data - offset, hole=True)
+            if data < size:
+                end = min(size, os.lseek(self.descriptor, data, os.SEEK_HOLE))
+                yield Run(data, end - data, hole=False)
+                data = end
+            offset = data
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the file is large and has holes."""
+        blocks = os.fstat(self.descriptor).st_blocks
+        return self.state.size >= _MIN_SPARSE and 512 * blocks < self.state.size
+
+
+@contextmanager
+def open_file(top: bytes, path: bytes) -> Iterator[OpenFile]:
+    """Open the regular file at `path` below `top`; symlinks are not followed.
+
+    Raises:
+        LocalIOError: It can't be opened or read, or is no regular file any more.
+    """
+    try:
+        descriptor = os.open(os.path.join(top, path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise LocalIOError(f"'{shown(path)}' was replaced while it was pushed", "run the push again")
+            yield OpenFile(descriptor, FileState.of(path, status), status.st_mode)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise LocalIOError(f"'{shown(path)}' vanished while it was pushed", "run the push again") from None
+    except OSError as error:
+        raise LocalIOError(
+            f"cannot read '{shown(path)}': {error.strerror}",
+            "mend its permissions, or leave it out with --exclude",
+        ) from None

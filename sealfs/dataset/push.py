@@ -1,0 +1,284 @@
+"""`sealfs push`: seals a folder as a new snapshot.
+
+Compare with the newest snapshot, seal what is new, publish. Nothing is visible before the head has moved, and
+everything sent before a crash counts when the push is run again (journal.py).
+
+Threading: the caller's thread reads and decides; the pack writer's workers seal and send.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sealfs.dataset.compare import Comparison, Notice, Plan
+from sealfs.dataset.dataset import Dataset, Summary
+from sealfs.dataset.index import Index
+from sealfs.dataset.index_builder import empty_index
+from sealfs.dataset.journal import Journal, Start
+from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_KEYRING_SIZE, DatasetKeys, Keyring
+from sealfs.dataset.objects import PACKS, ObjectRef
+from sealfs.dataset.packer import DEFAULT_JOBS, PackSealer, Piece, SealedPack
+from sealfs.dataset.publish import Publisher
+from sealfs.dataset.sealing import Earlier, FileSealer
+from sealfs.dataset.session import PushSession
+from sealfs.dataset.snapshot import Snapshot
+from sealfs.dataset.trust import TrustStore
+from sealfs.errors import IntegrityError, KeyAccessError, NotADatasetError, TrustError
+from sealfs.keys import Identity, Recipient, Signer
+from sealfs.progress import Progress, Silent
+from sealfs.store.base import ObjectStore
+
+DEFAULT_SEGMENT_LENGTH = 64 << 10  # docs/adr/0002-segment-length.md has the measurement
+
+
+@dataclass(frozen=True, slots=True)
+class PushOptions:
+    """What the user may say about a push.
+
+    Attributes:
+        recipients: Who else may read; added to those that the dataset has.
+        excludes: Globs of what to leave out.
+        message: Kept, sealed, in the snapshot.
+        checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
+        single_writer: The user's word that nobody else pushes.
+        jobs: How many packs are sent at once.
+        segment_length: For a new dataset, bytes.
+        signer: Whom to believe at first use of the address.
+    """
+
+    recipients: Sequence[Recipient] = ()
+    excludes: Sequence[str] = ()
+    message: str = ""
+    checksum: bool = False
+    single_writer: bool = False
+    jobs: int = DEFAULT_JOBS
+    segment_length: int = DEFAULT_SEGMENT_LENGTH
+    signer: Signer | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PushResult:
+    """What a push did.
+
+    Attributes:
+        plan: What it found.
+        snapshot: What it made; None when there was nothing to do.
+        sent: Bytes of packs sent.
+        resumed: Bytes of files that an earlier, killed push had sent.
+    """
+
+    plan: Plan
+    snapshot: Snapshot | None
+    sent: int = 0
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Parent:
+    """The newest snapshot, opened."""
+
+    dataset: Dataset
+    keys: DatasetKeys
+    index: Index
+
+
+class Push:
+    """One push.
+
+    Args:
+        source: The folder.
+        store: Where to.
+        identity: Who signs; always a recipient.
+        trust: The user's pins.
+        options: See `PushOptions`.
+        progress: Whom to tell.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        store: ObjectStore,
+        identity: Identity,
+        trust: TrustStore,
+        options: PushOptions | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._top = os.fsencode(source.resolve())
+        self._store = store
+        self._identity = identity
+        self._trust = trust
+        self._options = options or PushOptions()
+        self._progress = progress or Silent()
+        self._sent = 0
+
+    def plan(self, notice: Notice | None = None) -> Plan:
+        """Return what a push would do, and do nothing.
+
+        Args:
+            notice: Told of each file that differs: "A", "M" or "D", and its path.
+        """
+        return self._compare(self._open_parent(), notice).plan
+
+    def run(self) -> PushResult:
+        """Push.
+
+        Raises:
+            ConflictError: Somebody else pushed in the meantime.
+            LocalIOError: A source file can't be read or sealed.
+            TrustError: The dataset is signed by somebody else.
+            StoreError: The store can't be used.
+        """
+        with contextlib.closing(Journal(self._top, self._store.uri)) as journal:
+            parent = self._open_parent()
+            self._progress.begin("scanning", 0)
+            comparison = self._compare(parent, None)
+            added = self._added_recipients(parent)
+            if parent and comparison.plan.is_empty and not added:
+                self._forget_finished(journal)
+                return PushResult(comparison.plan, None)
+            return self._seal_and_publish(journal, parent, comparison, added)
+
+    def _open_parent(self) -> _Parent | None:
+        try:
+            dataset = Dataset.open(self._store, self._trust, signer=self._options.signer)
+        except NotADatasetError:
+            if self._trust.get(self._store.uri) is not None:
+                raise TrustError(
+                    f"a dataset was seen at {self._store.uri} before, and is gone now",
+                    f"if it was deleted on purpose, run: sealfs trust --forget {self._store.uri}",
+                ) from None
+            return None
+        check_ownership(dataset, self._identity)
+        keys = dataset.keys(self._identity)
+        return _Parent(dataset, keys, dataset.index(keys))
+
+    def _compare(self, parent: _Parent | None, notice: Notice | None) -> Comparison:
+        return Comparison(
+            self._top,
+            parent.index if parent else empty_index(),
+            parent.dataset.snapshot.packs if parent else (),
+            excludes=self._options.excludes,
+            checksum=self._options.checksum,
+            notice=notice,
+        )
+
+    def _added_recipients(self, parent: _Parent | None) -> list[Recipient]:
+        known = parent.dataset.keyring().recipients if parent else (self._identity.recipient,)
+        return [r for r in dict.fromkeys(self._options.recipients) if r not in known]
+
+    def _forget_finished(self, journal: Journal) -> None:
+        """Clear up after a push that was killed when its head had already moved."""
+        start, _ = journal.read()
+        if start is not None:
+            PushSession(self._store, start.push).end()
+        journal.end()
+
+    def _seal_and_publish(
+        self, journal: Journal, parent: _Parent | None, comparison: Comparison, added: list[Recipient]
+    ) -> PushResult:
+        start, keys, earlier = self._resume(journal, parent) or self._begin(journal, parent)
+        publisher = self._publisher(parent, PushSession(self._store, start.push))
+        publisher.session.renew()
+        options, plan = self._options, comparison.plan
+        segment_length = parent.dataset.snapshot.segment_length if parent else options.segment_length
+
+        def sent(pack: SealedPack, pieces: list[Piece]) -> None:
+            journal.add(pack, pieces)
+            publisher.session.renew()
+            self._sent += pack.ref.size
+
+        self._progress.begin("sealing", plan.pending_size)
+        sealer = FileSealer(
+            self._top,
+            self._store,
+            PackSealer(self._store, keys, start.epoch, segment_length, start.push),
+            comparison.builder,
+            comparison.packs,
+            earlier=earlier,
+            sent=sent,
+            progress=self._progress,
+            jobs=options.jobs,
+        )
+        sealer.seal(comparison.pending)
+        self._progress.begin("publishing", 0)
+        index = comparison.builder.build(keys.dataset, publisher.version)
+        snapshot = publisher.publish(
+            keys,
+            epoch=start.epoch,
+            segment_length=segment_length,
+            index=publisher.put_index(index, keys, start.epoch, segment_length),
+            keyring=self._keyring(publisher, parent, keys, added) if added else start.keyring,
+            packs=comparison.packs.refs,
+            summary=Summary("push", options.message, plan.files, plan.size, plan.added, plan.changed, plan.removed),
+        )
+        journal.end()
+        return PushResult(plan, snapshot, self._sent, sealer.resumed)
+
+    def _keyring(
+        self, publisher: Publisher, parent: _Parent | None, keys: DatasetKeys, added: list[Recipient]
+    ) -> ObjectRef:
+        before = parent.dataset.keyring().recipients if parent else (self._identity.recipient,)
+        return publisher.put_keyring(Keyring.seal(keys, [*before, *added]))
+
+    def _publisher(self, parent: _Parent | None, session: PushSession) -> Publisher:
+        dataset = parent.dataset if parent else None
+        single = self._options.single_writer
+        return Publisher(self._store, self._trust, self._identity, dataset, session, single)
+
+    def _begin(self, journal: Journal, parent: _Parent | None) -> tuple[Start, DatasetKeys, Earlier]:
+        session = PushSession(self._store)
+        publisher = self._publisher(parent, session)
+        publisher.check_store()
+        session.renew()
+        if parent:
+            keys, snapshot = parent.keys, parent.dataset.snapshot
+            start = Start(session.push, keys.dataset, snapshot.epoch, snapshot.keyring)
+        else:
+            keys = DatasetKeys.generate(os.urandom(DATASET_ID_SIZE))
+            keyring = publisher.put_keyring(Keyring.seal(keys, [self._identity.recipient]))
+            start = Start(session.push, keys.dataset, keys.latest, keyring)
+        journal.begin(start)
+        return start, keys, Earlier([])
+
+    def _resume(self, journal: Journal, parent: _Parent | None) -> tuple[Start, DatasetKeys, Earlier] | None:
+        """Go on with the push that the journal tells of, if what it sent still counts."""
+        start, packs = journal.read()
+        if start is None or not PushSession(self._store, start.push).exists():
+            return None
+        keys = self._keys_of(start, parent)
+        if keys is None:
+            return None
+        there = {info.key: info.size for info in self._store.list(f"{PACKS}{start.push.hex()}-")}
+        packs = [(pack, pieces) for pack, pieces in packs if there.get(pack.ref.name) == pack.ref.size]
+        if parent:
+            start = Start(start.push, start.dataset, start.epoch, parent.dataset.snapshot.keyring)
+        journal.keep(start, packs)
+        return start, keys, Earlier(packs)
+
+    def _keys_of(self, start: Start, parent: _Parent | None) -> DatasetKeys | None:
+        if parent:
+            snapshot = parent.dataset.snapshot
+            same = (snapshot.dataset, snapshot.epoch) == (start.dataset, start.epoch)
+            return parent.keys if same else None
+        try:
+            keyring = Keyring.parse(start.keyring.fetch(self._store, MAX_KEYRING_SIZE), start.dataset)
+            return keyring.open(self._identity)
+        except (IntegrityError, KeyAccessError):
+            return None
+
+
+def check_ownership(dataset: Dataset, identity: Identity) -> None:
+    """Make sure that `identity` is the provider who signs this dataset's snapshots.
+
+    Raises:
+        TrustError: It is not.
+    """
+    if dataset.newest.signer != identity.signer:
+        raise TrustError(
+            f"{dataset.store.uri} belongs to {dataset.newest.signer}, which is not this identity",
+            "use an address of your own, or the identity that made this dataset",
+        )

@@ -1,0 +1,215 @@
+"""Reads the files that a push has to send, and seals them into packs.
+
+Small files lie one after another in shared packs, in listing order; a file larger than a pack gets packs of its
+own. A file that changes while it is read is read again; one that never holds still ends the push.
+
+Threading: the caller's thread reads; the pack writer's workers seal and send.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sealfs.dataset.compare import PackTable
+from sealfs.dataset.content import ChangedWhileReadError, FileState, OpenFile, Run, open_file
+from sealfs.dataset.index import HOLE, Extent
+from sealfs.dataset.index_builder import IndexBuilder
+from sealfs.dataset.packer import PackWriter, Piece, SealedPack, Seals
+from sealfs.dataset.scan import shown
+from sealfs.errors import LocalIOError
+from sealfs.progress import Progress
+from sealfs.store.base import ObjectStore
+
+_READ_TRIES = 4
+_ZEROS = bytes(1 << 20)
+
+SentPacks = list[tuple[SealedPack, list[Piece]]]
+
+
+class Earlier:
+    """What a push that was killed had already sent.
+
+    Args:
+        packs: From its journal; all of them still lie in the store.
+    """
+
+    def __init__(self, packs: SentPacks) -> None:
+        self._pieces = {
+            (piece.state, piece.offset, piece.length): (pack, piece) for pack, pieces in packs for piece in pieces
+        }
+
+    def find(self, state: FileState, offset: int, length: int) -> tuple[SealedPack, Piece] | None:
+        """Return where this run of this state of a file lies already."""
+        return self._pieces.get((state, offset, length))
+
+
+@dataclass(slots=True, eq=False)
+class _Reading:
+    """One try at reading one file."""
+
+    number: int
+    given_up: bool = False
+    holes: list[Run] = field(default_factory=list)
+    sent: list[tuple[SealedPack, Piece]] = field(default_factory=list)
+    digest: bytes = b""
+
+
+class FileSealer:
+    """Seals files of one folder.
+
+    Args:
+        top: The folder.
+        store: Where packs go.
+        seal: Seals and sends a pack.
+        builder: The new index; gets the files' contents.
+        packs: Its packs.
+        earlier: What need not be sent again.
+        sent: Called with each pack that has been sent and its pieces.
+        progress: Told of the bytes read.
+        jobs: How many packs are sent at once.
+
+    Attributes:
+        resumed: Bytes that an earlier push had sent.
+    """
+
+    def __init__(
+        self,
+        top: bytes,
+        store: ObjectStore,
+        seal: Seals,
+        builder: IndexBuilder,
+        packs: PackTable,
+        *,
+        earlier: Earlier,
+        sent: Callable[[SealedPack, list[Piece]], None],
+        progress: Progress,
+        jobs: int,
+    ) -> None:
+        self._top = top
+        self._store = store
+        self._builder = builder
+        self._packs = packs
+        self._earlier = earlier
+        self._sent = sent
+        self._progress = progress
+        self._writer: PackWriter[_Reading] = PackWriter(seal, self._pack_done, jobs)
+        self._large: list[_Reading] = []
+        self.resumed = 0
+
+    def seal(self, numbers: Iterable[int]) -> None:
+        """Seal these files; when it returns all their bytes lie in the store and the index says where.
+
+        Raises:
+            LocalIOError: A file can't be read, or changes all the time.
+        """
+        try:
+            for number in numbers:
+                self._seal_file(number)
+            self._writer.finish()
+        finally:
+            self._writer.close()
+        for reading in self._large:
+            self._finish_large(reading)
+
+    def _seal_file(self, number: int) -> None:
+        path = self._builder.path(number)
+        for _ in range(_READ_TRIES):
+            with open_file(self._top, path) as file:
+                reading = _Reading(number)
+                try:
+                    if file.state.size <= self._writer.capacity and not file.sparse:
+                        self._read_small(reading, file)
+                    else:
+                        self._read_large(reading, file)
+                except ChangedWhileReadError:
+                    reading.given_up = True
+                    continue
+                self._progress.advance(file.state.size)
+                return
+        raise LocalIOError(
+            f"'{shown(path)}' keeps changing while it is read",
+            "push from a quiet copy or a file system snapshot, or use --exclude",
+        )
+
+    def _set_status(self, number: int, file: OpenFile) -> None:
+        self._builder.set_status(number, file.mode, file.state.size, file.state.mtime_ns)
+
+    def _read_small(self, reading: _Reading, file: OpenFile) -> None:
+        state, number = file.state, reading.number
+        if state.size == 0:
+            file.check_unchanged()
+            self._set_status(number, file)
+            self._builder.set_content(number, [], hashlib.sha256().digest())
+            return
+        found = self._earlier.find(state, 0, state.size)
+        if found is not None:
+            pack, piece = found
+            self.resumed += state.size
+            self._set_status(number, file)
+            self._set_small(number, pack, piece)
+            return
+        room = self._writer.room(state.size)[: state.size]
+        file.read_into(0, room)
+        file.check_unchanged()
+        self._set_status(number, file)
+        self._writer.add(reading, state, 0, state.size, hashlib.sha256(room).digest())
+
+    def _set_small(self, number: int, pack: SealedPack, piece: Piece) -> None:
+        extent = Extent(self._packs.add(pack), piece.pack_offset, piece.length)
+        self._builder.set_content(number, [extent], piece.sha256)
+
+    def _read_large(self, reading: _Reading, file: OpenFile) -> None:
+        self._large.append(reading)
+        self._writer.flush()
+        digest = hashlib.sha256()
+        for run in file.runs(file.sparse):
+            if run.hole:
+                reading.holes.append(run)
+                for offset in range(0, run.length, len(_ZEROS)):
+                    digest.update(_ZEROS[: run.length - offset])
+                continue
+            offset = run.offset
+            while offset < run.offset + run.length:
+                offset += self._read_piece(reading, file, offset, run.offset + run.length - offset, digest.update)
+        self._writer.flush()
+        file.check_unchanged()
+        self._set_status(reading.number, file)
+        reading.digest = digest.digest()
+
+    def _read_piece(
+        self, reading: _Reading, file: OpenFile, offset: int, left: int, hash_bytes: Callable[[memoryview], None]
+    ) -> int:
+        room = self._writer.room(min(left, self._writer.capacity))
+        room = room[: min(left, len(room))]
+        file.read_into(offset, room)
+        hash_bytes(room)
+        digest = hashlib.sha256(room).digest()
+        found = self._earlier.find(file.state, offset, len(room))
+        if found is not None and found[1].sha256 == digest:
+            reading.sent.append(found)
+            self.resumed += len(room)
+        else:
+            self._writer.add(reading, file.state, offset, len(room), digest)
+        return len(room)
+
+    def _pack_done(self, pack: SealedPack, pieces: list[tuple[_Reading, Piece]]) -> None:
+        self._sent(pack, [piece for _, piece in pieces])
+        for reading, piece in pieces:
+            if reading in self._large:
+                reading.sent.append((pack, piece))
+            else:
+                self._set_small(reading.number, pack, piece)
+
+    def _finish_large(self, reading: _Reading) -> None:
+        if reading.given_up:
+            self._store.delete([pack.ref.name for pack, _ in reading.sent])
+            return
+        runs = [
+            (piece.offset, Extent(self._packs.add(pack), piece.pack_offset, piece.length))
+            for pack, piece in reading.sent
+        ]
+        runs += [(hole.offset, Extent(HOLE, 0, hole.length)) for hole in reading.holes]
+        extents = [extent for _, extent in sorted(runs, key=lambda run: run[0])]
+        self._builder.set_content(reading.number, extents, reading.digest)
