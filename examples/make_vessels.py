@@ -123,6 +123,7 @@ def main() -> None:
         picture, mask = fundus(np.random.default_rng([args.seed, number]), args.size)
         picture.save(args.out / "images" / f"{number:03}.png")
         mask.save(args.out / "masks" / f"{number:03}.png")
+    print(f"{args.count} images with masks in {args.out}")
 
 
 if __name__ == "__main__":
