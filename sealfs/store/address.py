@@ -109,7 +109,8 @@ def check_key(key: str) -> None:
     """Refuse an object name that is not the same plain name everywhere.
 
     Raises:
-        StoreError: It is empty, absolute, too long, or has an empty, "." or ".." part or control characters.
+        StoreError: It is empty, absolute, too long, or has an empty, "." or ".." part, backslashes or control
+            characters.
     """
     problem = _problem(key)
     if problem:
@@ -137,6 +138,8 @@ def _problem(key: str) -> str:
         return "has control characters"
     if any(part in {"", ".", ".."} for part in key.split("/")):
         return "has an empty, '.' or '..' part"
+    if "\\" in key:
+        return "has a backslash"  # SeaweedFS makes it a slash
     encoded = key.encode()
     if len(encoded) > _MAX_KEY or any(len(part) > _MAX_PART for part in encoded.split(b"/")):
         return "is too long"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from botocore.loaders import create_loader
 from servers import Server, ceph_server, moto_server, seaweedfs_server
 
 from sealfs.store.base import ObjectStore
@@ -38,6 +39,15 @@ def seaweedfs() -> Iterator[Server]:
 def ceph() -> Iterator[Server]:
     with ceph_server() as server:
         yield _with_bucket(server)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _read_service_model_once() -> Iterator[None]:
+    # botocore reads its JSON files anew for each session, a quarter of a second each time.
+    loader = create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", lambda paths: loader)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 Known differences of the servers, all hidden by `S3Store`:
 - moto checks a condition and writes without a lock in between, so of racing writers several may win. Only
   there the racing tests ask for less.
+- SeaweedFS makes a slash of a backslash; sealfs has no keys with one.
 - Ceph 16 takes If-Match only without quotes.
 """
 
@@ -136,8 +137,9 @@ def test_list(store: ObjectStore) -> None:
     }
 
 
-def test_list_many(store: ObjectStore) -> None:
-    wanted = [f"n/{number:04}" for number in range(1100)]  # more than one page of S3
+def test_list_many(kind: str, store: ObjectStore) -> None:
+    count = 30 if kind == "moto" else 1100  # more than one page of S3; but moto needs 8 ms for each
+    wanted = [f"n/{number:04}" for number in range(count)]
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda key: store.put(key, b""), wanted))
     assert keys(store, "n/") == wanted
@@ -246,7 +248,24 @@ def calls(store: ObjectStore, key: str) -> Iterable[Callable[[], object]]:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/", "/a", "a/", "a//b", "..", "../a", "a/../b", "a/.", "./a", "a\0", "a\nb", "\ud800", "x" * 2000]
+    "key",
+    [
+        "",
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        "..",
+        "../a",
+        "a/../b",
+        "a/.",
+        "./a",
+        "a\0",
+        "a\nb",
+        "a\\b",
+        "\ud800",
+        "x" * 2000,
+    ],
 )
 def test_bad_keys_are_refused(store: ObjectStore, key: str) -> None:
     for call in calls(store, key):
@@ -254,7 +273,7 @@ def test_bad_keys_are_refused(store: ObjectStore, key: str) -> None:
             call()
 
 
-PART = st.text(st.characters(exclude_characters="/", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
+PART = st.text(st.characters(exclude_characters="/\\", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -263,8 +282,10 @@ PART = st.text(st.characters(exclude_characters="/", exclude_categories=["C", "Z
     data=st.binary(max_size=300),
 )
 def test_any_key_and_data(store: ObjectStore, key: str, data: bytes) -> None:
-    store.put(key, data)
-    assert keys(store) == [key]
-    assert store.get(key, max_size=300)[0] == data
-    store.delete([key])
+    try:
+        store.put(key, data)
+        assert keys(store) == [key]
+        assert store.get(key, max_size=300)[0] == data
+    finally:
+        store.delete([key])
     assert keys(store) == []
