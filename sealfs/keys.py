@@ -4,8 +4,8 @@ An identity is one person's or machine's secret half: a hybrid ML-KEM-768 + X255
 wrapped for it (HPKE, RFC 9180, KEM MLKEM768-X25519, so that stored data outlives quantum computers) and an
 Ed25519 key that signs snapshots. A `Recipient` is the public half of the first, a `Signer` of the second.
 
-Public strings are `sealfs-recipient-1:` or `sealfs-signer-1:` and unpadded base64url of the raw key followed by
-the first four bytes of its SHA-256, which catches typing errors.
+Public strings are `sealfs-recipient-1:` or `sealfs-signer-1:` and unpadded base64url of the raw key followed
+by the first four bytes of its SHA-256, which catches typing errors.
 
 Threading: all types are immutable.
 """

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import stat
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
@@ -126,13 +125,6 @@ class View:
         """Return an inode's metadata."""
         self.check()
         return self.index.entry(number)
-
-    def link_count(self, number: int) -> int:
-        """Return st_nlink: for a directory 2 and one for each directory in it, as `find` counts on."""
-        entry = self.index.entry(number)
-        if not entry.is_directory:
-            return 1
-        return 2 + sum(stat.S_ISDIR(self.index.entry(child).mode) for child in self.index.children(number))
 
     def list(self, number: int) -> list[tuple[bytes, int]]:
         """Return a directory's (name, inode) pairs in the provider's order."""

@@ -157,7 +157,7 @@ class Index:
         view = memoryview(data).toreadonly()
         if len(view) < HEADER_BYTES or bytes(view[: len(MAGIC)]) != MAGIC:
             raise IntegrityError("that is not an index")
-        _, form, header_size, owner, version, entries, extents, packs, _, names, _ = HEADER.unpack_from(view)
+        _, form, header_size, owner, version, entries, extents, packs, _, names, total = HEADER.unpack_from(view)
         if form != INDEX_FORMAT or header_size != HEADER_BYTES:
             raise FormatError(f"the index has format {form}, this sealfs knows {INDEX_FORMAT}")
         if owner != dataset or len(dataset) != DATASET_ID_SIZE:
@@ -173,6 +173,7 @@ class Index:
         self.version: Final[int] = version
         self.entries: Final[int] = entries
         self.packs: Final[int] = packs
+        self.total_size: Final[int] = total
         self._extents = extents
         self._name_offset = column("name_offset").cast("I")
         self._parent = column("parent").cast("I")

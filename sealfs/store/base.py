@@ -58,9 +58,7 @@ class ObjectStore(Protocol):
             StoreError: The object ends before the buffer is full. Never a short read.
         """
 
-    def put(
-        self, key: str, data: ReadableBuffer, *, if_absent: bool = False, if_match: str | None = None
-    ) -> str:
+    def put(self, key: str, data: ReadableBuffer, *, if_absent: bool = False, if_match: str | None = None) -> str:
         """Write an object atomically and return its etag.
 
         Args:
