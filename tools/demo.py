@@ -253,7 +253,10 @@ def show(stack: contextlib.ExitStack) -> None:
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR))
     except OSError as error:
-        remedy = "run 'modprobe fuse', or start the container with --device /dev/fuse --cap-add SYS_ADMIN"
+        remedy = (
+            "as root, run 'modprobe fuse; chmod 666 /dev/fuse'; "
+            "a container has to be started with --device /dev/fuse --cap-add SYS_ADMIN"
+        )
         raise DemoError(f"/dev/fuse cannot be used ({error.strerror}): {remedy}") from None
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory("", "sealfs-demo-", ignore_cleanup_errors=True)))
