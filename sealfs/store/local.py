@@ -82,13 +82,13 @@ class LocalStore:
             if file.status.st_size > max_size:
                 raise StoreError(f"{key} has {file.status.st_size} bytes, at most {max_size} are allowed")
             data = bytearray(file.status.st_size)
-            _fill(file.fd, 0, memoryview(data), key)
+            _fill(file, 0, memoryview(data), key)
             return bytes(data), _etag(file)
 
     def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` bytes on; see `ObjectStore.read_into`."""
         with _telling("read", key):
-            _fill(self._open_file(key).fd, offset, buffer.cast("B"), key)
+            _fill(self._open_file(key), offset, buffer.cast("B"), key)
 
     def put(self, key: str, data: ReadableBuffer, *, if_absent: bool = False, if_match: str | None = None) -> str:
         """Write an object atomically and durably, return its etag; see `ObjectStore.put`."""
@@ -245,9 +245,9 @@ class LocalStore:
                     os.unlink(path)
 
 
-def _fill(fd: int, offset: int, rest: memoryview, key: str) -> None:
-    while rest:
-        count = os.preadv(fd, [rest], offset)
+def _fill(file: _OpenFile, offset: int, rest: memoryview, key: str) -> None:
+    while rest:  # the reference to `file`, not its number alone, keeps it open
+        count = os.preadv(file.fd, [rest], offset)
         if count == 0:
             raise StoreError(f"{key} ends {len(rest)} bytes too early", "the object is cut short: push it again")
         offset += count

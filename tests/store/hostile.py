@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import threading
 from collections import deque
@@ -57,6 +58,7 @@ def hostile_server() -> Iterator[HostileServer]:
     try:
         yield server
     finally:
+        gc.collect()  # urllib3 closes a pool's connections when it is collected, and errors keep it in cycles
         server.ended.set()
         server.shutdown()
         thread.join()
