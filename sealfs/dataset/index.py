@@ -174,7 +174,9 @@ class Index:
         self.entries: Final[int] = entries
         self.packs: Final[int] = packs
         self.total_size: Final[int] = total
-        self._extents = extents
+        self.data: Final[memoryview] = view
+        self.extent_count: Final[int] = extents
+        self.names_size: Final[int] = names
         self._name_offset = column("name_offset").cast("I")
         self._parent = column("parent").cast("I")
         self._mode = column("mode").cast("I")
@@ -285,7 +287,7 @@ class Index:
     def extents(self, number: int) -> list[Extent]:
         """Return where a file's bytes lie, in file order; their lengths add up to its size."""
         first, count = self._first[number], self._count[number]
-        if not stat.S_ISREG(self._mode[number]) or first + count > self._extents:
+        if not stat.S_ISREG(self._mode[number]) or first + count > self.extent_count:
             raise IntegrityError("the index has a file out of bounds")
         found = [
             Extent(self._extent_pack[i], self._extent_offset[i], self._extent_length[i])

@@ -26,6 +26,7 @@ from sealfs.dataset.index import (
     column_layout,
 )
 from sealfs.dataset.keyring import DATASET_ID_SIZE
+from sealfs.dataset.packer import SealedPack
 from sealfs.errors import UsageError
 
 _NO_DIGEST = bytes(32)
@@ -171,3 +172,21 @@ def empty_index() -> Index:
     """Return the index of nothing: what a folder is compared with before its first push."""
     nobody = bytes(DATASET_ID_SIZE)
     return Index(IndexBuilder(stat.S_IFDIR, 0).build(nobody, 0), nobody)
+
+
+def replace_packs(index: Index, packs: Sequence[SealedPack]) -> bytearray:
+    """Return the bytes of an index whose packs were sealed anew, with the same plaintext, in the same order."""
+    data = bytearray(index.data)
+    entries, extents, count, names = index.entries, index.extent_count, index.packs, index.names_size
+    places, _ = column_layout(entries, extents, count, names)
+    columns = {
+        "pack_epoch": array("I", [pack.epoch for pack in packs]).tobytes(),
+        "pack_id": b"".join(pack.object_id for pack in packs),
+        "pack_header": b"".join(pack.header for pack in packs),
+    }
+    for name, column in columns.items():
+        offset, length = places[name]
+        if len(column) != length:
+            raise ValueError("there must be as many packs as before")
+        data[offset : offset + length] = column
+    return data

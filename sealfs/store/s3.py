@@ -44,30 +44,26 @@ _RIGHTS = (
     "the credentials need s3:GetObject and s3:ListBucket, and to push s3:PutObject and s3:DeleteObject "
     "(without s3:ListBucket a missing object looks like this too)"
 )
-_REGION = "set AWS_DEFAULT_REGION to the region of the bucket"
-_LATER = "try again later or with fewer threads"
-_ROOM = "free some space or raise the quota"
-_TOLD: Final = {
-    "AccessDenied": ("access denied", _RIGHTS),
-    "403": ("access denied", _RIGHTS),  # an answer without a body has no better code than its status
-    "NoSuchBucket": ("there is no such bucket", "check the bucket's name and AWS_ENDPOINT_URL, or create it"),
-    "ExpiredToken": ("the credentials have expired", _CREDENTIALS),
-    "TokenRefreshRequired": ("the credentials have expired", _CREDENTIALS),
-    "InvalidAccessKeyId": ("the store does not know this access key", _CREDENTIALS),
-    "InvalidToken": ("the session token is not valid", _CREDENTIALS),
-    "SignatureDoesNotMatch": ("the secret key is wrong", _CREDENTIALS),
-    "RequestTimeTooSkewed": ("this machine's clock is wrong", "set the clock, for example with NTP"),
-    "PermanentRedirect": ("the bucket is in another region", _REGION),
-    "301": ("the bucket is in another region", _REGION),
-    "AuthorizationHeaderMalformed": ("the bucket is in another region", _REGION),
-    "SlowDown": ("the store is overloaded", _LATER),
-    "ServiceUnavailable": ("the store is overloaded", _LATER),
-    "503": ("the store is overloaded", _LATER),
-    "429": ("the store is overloaded", _LATER),
-    "QuotaExceeded": ("the store is full", _ROOM),
-    "507": ("the store is full", _ROOM),
-    "InvalidRange": ("the object ends too early", "the object is cut short: push it again"),
-    "416": ("the object ends too early", "the object is cut short: push it again"),
+_TOLD: Final = {  # by code, or by status where an answer has no body
+    code: words
+    for codes, *words in (
+        ("AccessDenied 403", "access denied", _RIGHTS),
+        ("NoSuchBucket", "there is no such bucket", "check its name and AWS_ENDPOINT_URL, or create it"),
+        ("ExpiredToken TokenRefreshRequired", "the credentials have expired", _CREDENTIALS),
+        ("InvalidAccessKeyId", "the store does not know this access key", _CREDENTIALS),
+        ("InvalidToken", "the session token is not valid", _CREDENTIALS),
+        ("SignatureDoesNotMatch", "the secret key is wrong", _CREDENTIALS),
+        ("RequestTimeTooSkewed", "this machine's clock is wrong", "set the clock, for example with NTP"),
+        (
+            "PermanentRedirect AuthorizationHeaderMalformed 301",
+            "the bucket is in another region",
+            "set AWS_DEFAULT_REGION to the region of the bucket",
+        ),
+        ("SlowDown ServiceUnavailable 429 503", "the store is overloaded", "try again later"),
+        ("QuotaExceeded 507", "the store is full", "free some space or raise the quota"),
+        ("InvalidRange 416", "the object ends too early", "the object is cut short: push it again"),
+    )
+    for code in codes.split()
 }
 _NO_CREDENTIALS: Final = (
     *(aws.NoCredentialsError, aws.PartialCredentialsError, aws.CredentialRetrievalError),
@@ -113,13 +109,10 @@ class S3Store:
         self._prefix = prefix + "/" if prefix else ""
         self._uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self._server = "the AWS configuration"
-        limits = {
-            "max_pool_connections": concurrency,
-            "connect_timeout": connect_timeout,
-            "read_timeout": read_timeout,
-        }
         with self._telling("use"):
-            self._client: Any = _client(limits)
+            self._client: Any = _client(
+                max_pool_connections=concurrency, connect_timeout=connect_timeout, read_timeout=read_timeout
+            )
             self._attempts: int = self._client.meta.config.retries["total_max_attempts"]
             self._server = urlsplit(self._client.meta.endpoint_url).netloc.rpartition("@")[2]
         self._conditional: bool | None = None
@@ -171,10 +164,7 @@ class S3Store:
             self._again(key, step)
 
     def put(self, key: str, data: ReadableBuffer, *, if_absent: bool = False, if_match: str | None = None) -> str:
-        """Write an object, return its etag; see `ObjectStore.put`.
-
-        The first conditional write first finds out whether this server has them.
-        """
+        """Write an object, return its etag; see `ObjectStore.put`. A first condition calls for the probe."""
         if (if_absent or if_match is not None) and not self.has_conditional_writes():
             raise StoreError(
                 f"the server of {self._uri} has no conditional writes",
@@ -210,10 +200,8 @@ class S3Store:
             if len(batch) > 1 and self._batches:
                 batch = self._delete_batch(batch)
             for name in batch:
-                with (
-                    contextlib.suppress(ObjectNotFoundError),
-                    self._telling("delete", name.removeprefix(self._prefix)),
-                ):
+                key = name.removeprefix(self._prefix)
+                with contextlib.suppress(ObjectNotFoundError), self._telling("delete", key):
                     self._client.delete_object(Bucket=self._bucket, Key=name)
 
     def has_conditional_writes(self) -> bool:
@@ -229,7 +217,7 @@ class S3Store:
             return self._conditional
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, as soon as the garbage collector finds them."""
         self._client.close()
 
     def _name(self, key: str) -> str:
@@ -248,7 +236,8 @@ class S3Store:
             if not condition or not _lost(error, if_match is not None):
                 raise self._translated(error, "write", key) from None
             # A first try may have succeeded and only its answer got lost; then the retry lost against it.
-            etag = self._etag_if_same(key, data) if _metadata(error).get("RetryAttempts") else None
+            retried = error.response["ResponseMetadata"].get("RetryAttempts")
+            etag = self._etag_if_same(key, data) if retried else None
             if etag is None:
                 raise PreconditionFailedError(f"{key} was changed by somebody else") from None
             return etag
@@ -264,9 +253,9 @@ class S3Store:
         return etag if found == data else None
 
     def _probe(self, key: str) -> bool:
-        def takes(data: bytes, **condition: Any) -> bool:
+        def takes(data: bytes, if_absent: bool = False, if_match: str | None = None) -> bool:
             try:
-                self._put(key, data, condition.get("if_absent", False), condition.get("if_match"))
+                self._put(key, data, if_absent, if_match)
             except PreconditionFailedError:
                 return False
             return True
@@ -324,12 +313,13 @@ class S3Store:
             raise self._translated(error, deed, key) from None
 
     def _translated(self, error: Exception, deed: str, key: str) -> StoreError:
-        place = f"{self._uri}/{key}".rstrip("/")
-        what = f"cannot {deed} {place}"
+        what = f"cannot {deed} {self._uri}/{key}".rstrip("/")
         if isinstance(error, aws.ClientError):
             code, status = _code(error), _status(error.response)
             if code in {"NoSuchKey", "404"}:
-                return ObjectNotFoundError(f"there is no object {place}", "check the address of the store")
+                return ObjectNotFoundError(
+                    f"there is no object {self._uri}/{key}", "check the address of the store"
+                )
             if code == "NotImplemented" or status == 501:
                 return _UnsupportedError(f"{what}: the server does not support it")
             unknown = (f"the store answered {code} ({status})", "")
@@ -364,7 +354,7 @@ class _View:
         return self._position
 
 
-def _client(limits: dict[str, Any]) -> Any:
+def _client(**settings: Any) -> Any:
     """Return an S3 client set up by the AWS configuration, and by what suits sealfs where that is silent."""
     session = get_session()  # type: ignore[no-untyped-call]
     profile = session.get_scoped_config()
@@ -372,7 +362,6 @@ def _client(limits: dict[str, Any]) -> Any:
     def is_set(name: str) -> bool:
         return name in profile or f"AWS_{name.upper()}" in os.environ
 
-    settings = dict(limits)
     if not is_set("retry_mode"):
         settings["retries"] = {"mode": "standard"}
     if not is_set("max_attempts"):
@@ -391,12 +380,8 @@ def _client(limits: dict[str, Any]) -> Any:
     return session.create_client("s3", config=Config(**settings))  # type: ignore[no-untyped-call]
 
 
-def _metadata(error: aws.ClientError) -> dict[str, Any]:
-    return error.response.get("ResponseMetadata") or {}
-
-
 def _status(answer: Any) -> int:
-    return int((answer.get("ResponseMetadata") or {}).get("HTTPStatusCode") or 0)
+    return int(answer["ResponseMetadata"]["HTTPStatusCode"])
 
 
 def _code(error: aws.ClientError) -> str:

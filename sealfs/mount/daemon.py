@@ -1,0 +1,214 @@
+"""The process behind a mount: brings it up, says so, keeps it, and takes it down cleanly.
+
+Threading: `serve` owns the process's main thread, where signals arrive; the loop, the control socket and the
+cache bring their own threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.keyring import DatasetKeys
+from sealfs.errors import IntegrityError, MountError
+from sealfs.mount.control import ControlServer, Report
+from sealfs.mount.loop import Loop
+from sealfs.mount.operations import mount
+from sealfs.mount.points import check_fit
+from sealfs.opening import CacheSettings, open_view
+from sealfs.store.cache import BlockCache
+from sealfs.store.source import CiphertextSource
+from sealfs.vfs import View
+
+log = logging.getLogger(__name__)
+
+_READ_AHEAD_KIB = 4096  # how far the kernel reads ahead; more gains nothing, its default of 128 costs half
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What the user may say about a mount.
+
+    Attributes:
+        allow_other: Whether other users may look in.
+        cache: How much to keep.
+        command: A workload to run on the mount; the mount ends with it.
+    """
+
+    allow_other: bool = False
+    cache: CacheSettings = field(default_factory=CacheSettings)
+    command: Sequence[str] = ()
+
+
+def notify_service_manager(message: str) -> None:
+    """Tell systemd, if it waits for word (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+        channel.sendto(message.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+class MountProcess:
+    """One mount and its workload.
+
+    Args:
+        dataset: Verified.
+        keys: What opens it.
+        mountpoint: Absolute path of an empty folder.
+        options: See `MountOptions`.
+    """
+
+    def __init__(self, dataset: Dataset, keys: DatasetKeys, mountpoint: str, options: MountOptions) -> None:
+        check_fit(mountpoint)
+        self._dataset = dataset
+        self._mountpoint = mountpoint
+        self._options = options
+        self._loop = Loop()
+        self._since = time.time()
+        self._workload: subprocess.Popen[bytes] | None = None
+        self._stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._view: View
+        self._source: CiphertextSource
+        self._view, self._source = open_view(dataset, keys, options.cache, self._loop.about_to_block)
+        self._view.on_poison(self._kill_workload)
+
+    def report(self) -> Report:
+        """Return what `sealfs status` shows."""
+        report: Report = {
+            "uri": self._dataset.store.uri,
+            "mountpoint": self._mountpoint,
+            "version": self._dataset.snapshot.version,
+            "pid": os.getpid(),
+            "since": int(self._since),
+            "poisoned": self._view.poisoned,
+            **asdict(self._view.counters),
+        }
+        if isinstance(self._source, BlockCache):
+            report["cache"] = {**asdict(self._source.counters), "size": self._source.size}
+        return report
+
+    def serve(self, ready: Callable[[], None]) -> int:
+        """Mount, call `ready`, and serve until unmounted, told to stop, or the workload has ended.
+
+        Returns:
+            The exit code: the workload's, or 0.
+
+        Raises:
+            MountError: The mount did not come up.
+            IntegrityError: The workload was killed because its data did not authenticate.
+        """
+        mounted = threading.Event()
+        server = threading.Thread(target=self._mount, args=(mounted,), name="sealfs-mount", daemon=True)
+        handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        server.start()
+        while not mounted.wait(0.05) and server.is_alive():
+            pass
+        try:
+            if self._failure is not None:
+                raise self._failure
+            if not mounted.is_set():
+                raise MountError(f"cannot mount on {self._mountpoint}", "run 'sealfs doctor'")
+            self._tune_read_ahead()
+            with contextlib.closing(ControlServer(self._mountpoint, self.report)):
+                ready()
+                notify_service_manager(f"READY=1\nSTATUS=serving {self._dataset.store.uri}")
+                code = self._wait()
+                notify_service_manager("STOPPING=1")
+        finally:
+            self._loop.stop()
+            self._view.close()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        if self._options.command and self._view.poisoned is not None:
+            raise IntegrityError(f"{self._view.poisoned}; the workload was killed")
+        return code
+
+    def _mount(self, mounted: threading.Event) -> None:
+        try:
+            mount(
+                self._view,
+                self._mountpoint,
+                self._loop,
+                name=self._dataset.store.uri,
+                allow_other=self._options.allow_other,
+                on_mounted=mounted.set,
+            )
+        except BaseException as error:  # handed to the main thread, which raises it
+            self._failure = error
+
+    def _wait(self) -> int:
+        if self._options.command:
+            return self._run_workload(self._options.command)
+        while not self._stop.is_set() and not self._loop.ended.wait(0.2):
+            pass
+        return 0
+
+    def _run_workload(self, command: Sequence[str]) -> int:
+        """Run a command in a process group of its own, so that its children can be killed with it."""
+        try:
+            workload = subprocess.Popen(command, process_group=0)
+        except OSError as error:
+            raise MountError(f"cannot run '{command[0]}': {error.strerror}", "check its name and PATH") from None
+        self._workload = workload
+        with _terminal_lent_to(workload.pid):
+            while workload.poll() is None:
+                if self._view.poisoned is not None:
+                    self._signal_workload(signal.SIGKILL)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    workload.wait(0.2)
+        return workload.returncode if workload.returncode >= 0 else 128 - workload.returncode
+
+    def _signal_workload(self, number: int) -> None:
+        if self._workload is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._workload.pid, number)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        del frame
+        if self._workload is not None:
+            self._signal_workload(number)
+        else:
+            self._stop.set()
+
+    def _kill_workload(self, reason: str) -> None:
+        notify_service_manager(f"STATUS=INTEGRITY FAILURE: {reason}")
+        if self._workload is not None:
+            log.critical("killing the workload: it must not go on with what it has read")
+            self._signal_workload(signal.SIGKILL)
+
+    def _tune_read_ahead(self) -> None:
+        """Let the kernel read further ahead where this user may say so; slower, not wrong, where not."""
+        device = os.stat(self._mountpoint).st_dev
+        path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
+        with contextlib.suppress(OSError):
+            path.write_text(str(_READ_AHEAD_KIB))
+
+
+@contextlib.contextmanager
+def _terminal_lent_to(group: int) -> Iterator[None]:
+    """Make a process group the terminal's foreground, so that it may read from it and gets its Ctrl-C."""
+    if not os.isatty(0):
+        yield
+        return
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(0, group)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, before)
