@@ -39,8 +39,8 @@ _BROKEN: Final = (aws.BotoCoreError, urllib3.exceptions.HTTPError, http.client.H
 # ValueError and KeyError: what botocore makes of nonsense in an answer or in the configuration.
 _ERRORS: Final = (*_BROKEN, aws.ClientError, ResponseParserError, ValueError, KeyError)
 
-_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or log in again"
-_RIGHTS = (
+_CREDENTIALS: Final = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or log in again"
+_RIGHTS: Final = (
     "the credentials need s3:GetObject and s3:ListBucket, and to push s3:PutObject and s3:DeleteObject "
     "(without s3:ListBucket a missing object looks like this too)"
 )
@@ -260,15 +260,13 @@ class S3Store:
                 return False
             return True
 
-        try:
+        with contextlib.suppress(_UnsupportedError):
             etag = self._put(key, b"1", True, None)
             if takes(b"2", if_absent=True) or takes(b"3", if_match=secrets.token_hex(16)):
                 return False
             for self._quoted in (True, False):  # Ceph 16 compares raw strings and never finds the quotes
                 if takes(b"4", if_match=etag):
                     return not takes(b"5", if_match=etag)
-        except _UnsupportedError:
-            pass
         return False
 
     def _check_range(self, key: str, answer: Any, offset: int, size: int) -> None:
@@ -385,7 +383,7 @@ def _status(answer: Any) -> int:
 
 
 def _code(error: aws.ClientError) -> str:
-    """Return the server's error code; it is the server's text, so nothing odd of it gets through."""
+    """Return the server's error code, if it looks like one."""
     code = str((error.response.get("Error") or {}).get("Code") or "")
     return code if re.fullmatch(r"[A-Za-z0-9_.-]{1,64}", code) else "an unknown error"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import hashlib
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -41,10 +41,16 @@ class HostileServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
         self.ended = threading.Event()
+        self.connections: list[socket.socket] = []
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        self.connections.append(connection)
+        return connection, address
 
     def handle_error(self, *_: object) -> None:
         """Say nothing: clients that hang up are what these tests are about."""
@@ -58,8 +64,10 @@ def hostile_server() -> Iterator[HostileServer]:
     try:
         yield server
     finally:
-        gc.collect()  # urllib3 closes a pool's connections when it is collected, and errors keep it in cycles
         server.ended.set()
+        for connection in server.connections:  # clients keep theirs until they are garbage collected
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         server.shutdown()
         thread.join()
         server.server_close()

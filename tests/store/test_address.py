@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sealfs.errors import UsageError
@@ -82,6 +82,7 @@ def test_passwords_are_not_repeated(address: str) -> None:
     assert "hush" not in f"{caught.value} {caught.value.hint}"
 
 
+@settings(max_examples=50)
 @given(st.text())
 def test_any_text_is_normal_or_an_error(text: str) -> None:
     try:

@@ -9,10 +9,11 @@ Known differences of the servers, all hidden by `S3Store`:
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -97,7 +98,7 @@ def test_many_threads_read(store: ObjectStore) -> None:
         return read(store, "a", number * 1000, 300_000) == data[number * 1000 : number * 1000 + 300_000]
 
     with ThreadPoolExecutor(THREADS) as pool:
-        assert all(pool.map(check, range(100)))
+        assert all(pool.map(check, range(40)))
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 11), (9, 2), (10, 1), (99, 5)])
@@ -139,7 +140,7 @@ def test_list(store: ObjectStore) -> None:
 
 
 def test_list_many(kind: str, store: ObjectStore) -> None:
-    count = 30 if kind == "moto" else 1100  # more than one page of S3; but moto needs 8 ms for each
+    count = 1100 if kind in {"seaweedfs", "ceph"} else 30  # more than one page of S3, where writes are fast
     wanted = [f"n/{number:04}" for number in range(count)]
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda key: store.put(key, b""), wanted))
@@ -212,7 +213,7 @@ def check_winners(kind: str, winners: list[bytes], found: bytes) -> None:
 
 def test_one_creator_wins(kind: str, store: ObjectStore) -> None:
     assert store.has_conditional_writes()
-    for turn in range(5):
+    for turn in range(3):
         winners = race(lambda data, key=f"head{turn}": store.put(key, data, if_absent=True))  # type: ignore[misc]
         check_winners(kind, winners, store.get(f"head{turn}", max_size=99)[0])
 
@@ -220,64 +221,63 @@ def test_one_creator_wins(kind: str, store: ObjectStore) -> None:
 def test_one_replacer_wins(kind: str, store: ObjectStore) -> None:
     assert store.has_conditional_writes()
     etag = store.put("head", b"0")
-    for _ in range(5):
+    for _ in range(3):
         winners = race(lambda data, etag=etag: store.put("head", data, if_match=etag))  # type: ignore[misc]
         found, etag = store.get("head", max_size=99)
         check_winners(kind, winners, found)
         etag = store.put("head", b"again", if_match=etag)
 
 
-@pytest.mark.parametrize(
-    "key", ["with space", "a+b", "100%", "%2F", "ünï/cödé", "a=b&c", "~x", "a:b", "#?*[]", "x" * 200, "..."]
-)
-def test_odd_keys(store: ObjectStore, key: str) -> None:
-    data = key.encode()
-    etag = store.put(key, data, if_absent=True)
-    assert store.get(key, max_size=len(data)) == (data, etag)
-    assert read(store, key, 0, len(data)) == data
-    assert keys(store) == keys(store, key[:1]) == [key]
-    store.delete([key, "other"])
-    assert keys(store) == []
+ODD = ["with space", "a+b", "100%", "%2F", "ünï/cödé", "a=b&c", "~x", "a:b", "#?*[]", "x" * 200, "..."]
 
 
-def calls(store: ObjectStore, key: str) -> Iterable[Callable[[], object]]:
-    yield lambda: store.put(key, b"x")
-    yield lambda: store.get(key, max_size=1)
-    yield lambda: store.stat(key)
-    yield lambda: store.delete([key])
-    yield lambda: read(store, key, 0, 1)
+def test_odd_keys(store: ObjectStore) -> None:
+    for key in ODD:
+        data = key.encode()
+        etag = store.put(key, data, if_absent=True)
+        assert store.get(key, max_size=len(data)) == (data, etag)
+        assert read(store, key, 0, len(data)) == data
+        assert keys(store) == keys(store, key[:1]) == [key]
+        store.delete([key, "other"])
+        assert keys(store) == []
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        "/",
-        "/a",
-        "a/",
-        "a//b",
-        "..",
-        "../a",
-        "a/../b",
-        "a/.",
-        "./a",
-        "a\0",
-        "a\nb",
-        "a\\b",
-        "\ud800",
-        "x" * 2000,
-    ],
-)
-def test_bad_keys_are_refused(store: ObjectStore, key: str) -> None:
-    for call in calls(store, key):
+BAD = [
+    "",
+    "/",
+    "/a",
+    "a/",
+    "a//b",
+    "..",
+    "../a",
+    "a/../b",
+    "a/.",
+    "./a",
+    "a\0",
+    "a\nb",
+    "a\\b",
+    "\ud800",
+    "x" * 2000,
+]
+
+
+def test_bad_keys_are_refused(store: ObjectStore) -> None:
+    calls: list[Callable[[str], object]] = [
+        lambda key: store.put(key, b"x"),
+        lambda key: store.get(key, max_size=1),
+        store.stat,
+        lambda key: store.delete([key]),
+        lambda key: read(store, key, 0, 1),
+    ]
+    for key, call in itertools.product(BAD, calls):
         with pytest.raises(StoreError, match="object name"):
-            call()
+            call(key)
 
 
 PART = st.text(st.characters(exclude_characters="/\\", exclude_categories=["C", "Z"]), min_size=1, max_size=20)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     key=st.lists(PART.filter(lambda part: part not in {".", ".."}), min_size=1, max_size=4).map("/".join),
     data=st.binary(max_size=300),
