@@ -115,8 +115,12 @@ class Dataset:
         first_use = trust.accept(store.uri, newest, head.ref)
         if version is None or version == newest.version:
             return cls(store, newest, head.ref, newest, etag, first_use)
-        snapshot, ref = _find_ancestor(store, newest, version)
+        snapshot, ref = find_ancestor(store, newest, version)
         return cls(store, snapshot, ref, newest, etag, first_use)
+
+    def ancestor(self, version: int) -> Snapshot:
+        """Return an older snapshot of the same dataset (see `find_ancestor`)."""
+        return find_ancestor(self.store, self.newest, version)[0]
 
     def keyring(self) -> Keyring:
         """Fetch the keyring in force: the newest snapshot's."""
@@ -148,7 +152,13 @@ class Dataset:
         return index
 
 
-def _find_ancestor(store: ObjectStore, newest: Snapshot, version: int) -> tuple[Snapshot, ObjectRef]:
+def find_ancestor(store: ObjectStore, newest: Snapshot, version: int) -> tuple[Snapshot, ObjectRef]:
+    """Return an older snapshot and its object.
+
+    Raises:
+        NotADatasetError: There is no such version, or it has been deleted.
+        IntegrityError: It is not the one that the newest snapshot pins.
+    """
     for ancestor in newest.history:
         if ancestor.version != version:
             continue

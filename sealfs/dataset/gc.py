@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import PUSH_ID_SIZE, PUSHES, WRITE_ONCE
 from sealfs.dataset.session import ABANDONED_AFTER
-from sealfs.dataset.snapshot import MAX_SNAPSHOT_SIZE, Snapshot
+from sealfs.dataset.snapshot import Snapshot
 from sealfs.dataset.trust import TrustStore
-from sealfs.errors import IntegrityError, ObjectNotFoundError
+from sealfs.errors import ObjectNotFoundError
 from sealfs.store.base import ObjectInfo, ObjectStore
 
 
@@ -77,10 +77,7 @@ def find_garbage(
         if ancestor.version < oldest:
             garbage.versions.append(ancestor.version)
             continue
-        snapshot = Snapshot.parse(ancestor.ref.fetch(store, MAX_SNAPSHOT_SIZE), None)
-        if snapshot.version != ancestor.version:
-            raise IntegrityError(f"version {ancestor.version} is another snapshot than its children say")
-        needed |= {ancestor.ref.name} | _needed_by(snapshot)
+        needed |= {ancestor.ref.name} | _needed_by(dataset.ancestor(ancestor.version))
     garbage.objects = [o for o in objects if o.key not in needed and _push_of(o.key) not in living]
     garbage.objects += [m for m in markers if m.key.removeprefix(PUSHES) not in living]
     return garbage

@@ -250,7 +250,7 @@ class S3Store:
             found, etag = self.get(key, max_size=memoryview(data).nbytes)
         except StoreError:
             return None
-        return etag if found == data else None
+        return etag if found == memoryview(data).cast("B") else None
 
     def _probe(self, key: str) -> bool:
         def takes(data: bytes, if_absent: bool = False, if_match: str | None = None) -> bool:

@@ -1,0 +1,90 @@
+"""`sealfs ls`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from sealfs.cli.common import (
+    dataset_at,
+    identity_option,
+    json_option,
+    open_identity,
+    print_json,
+    shown_path,
+    signer_option,
+)
+from sealfs.dataset.index import ROOT, Index
+from sealfs.keys import Signer
+
+
+@click.command()
+@click.argument("uri")
+@click.argument("path", default="")
+@click.option("-R", "--recursive", is_flag=True, help="Everything below, too.")
+@click.option("-l", "--long", "details", is_flag=True, help="Mode, size and time of each.")
+@signer_option
+@identity_option
+@json_option
+def command(
+    uri: str,
+    path: str,
+    recursive: bool,
+    details: bool,
+    signer: Signer | None,
+    identity_path: Path | None,
+    as_json: bool,
+) -> None:
+    """List PATH in the dataset at URI[@VERSION], in the order in which the provider's folder listed it."""
+    identity = open_identity(identity_path)
+    with dataset_at(uri, signer) as dataset:
+        index = dataset.index(dataset.keys(identity))
+    top = index.resolve(os.fsencode(path))
+    numbers = list(_listed(index, top, recursive))
+    if as_json:
+        print_json([_describe(index, number) for number in numbers])
+        return
+    for number in numbers:
+        name = shown_path(index.path(number) if recursive or number == top else index.name(number))
+        click.echo(_long(index, number, name) if details else name)
+
+
+def _listed(index: Index, top: int, recursive: bool) -> Iterator[int]:
+    if not index.entry(top).is_directory:
+        yield top
+    elif recursive:
+        yield from (number for number in index.walk(top) if number != ROOT)
+    else:
+        yield from index.children(top)
+
+
+def _kind(mode: int) -> str:
+    return "directory" if stat.S_ISDIR(mode) else "symlink" if stat.S_ISLNK(mode) else "file"
+
+
+def _describe(index: Index, number: int) -> dict[str, object]:
+    entry = index.entry(number)
+    described: dict[str, object] = {
+        "path": shown_path(index.path(number)),
+        "type": _kind(entry.mode),
+        "mode": f"{stat.S_IMODE(entry.mode):04o}",
+        "size": entry.size,
+        "mtime_ns": entry.mtime_ns,
+    }
+    if entry.is_file:
+        described["sha256"] = index.sha256(number).hex()
+    if entry.is_symlink:
+        described["target"] = shown_path(index.symlink_target(number))
+    return described
+
+
+def _long(index: Index, number: int, name: str) -> str:
+    entry = index.entry(number)
+    when = datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M")
+    target = f" -> {shown_path(index.symlink_target(number))}" if entry.is_symlink else ""
+    return f"{stat.filemode(entry.mode)} {entry.size:>14,} {when} {name}{target}"

@@ -1,0 +1,135 @@
+"""`sealfs`: finds the verb, runs it, and turns every error into one line and an exit code.
+
+Verbs are imported when they are asked for, so that `sealfs --help` and `sealfs umount` start at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+import traceback
+from typing import NoReturn
+
+import click
+
+from sealfs import __version__
+from sealfs.errors import SealfsError
+
+_VERBS = {
+    "keygen": "Make an identity and print its public recipient string.",
+    "push": "Seal a folder as a new snapshot.",
+    "ls": "List what is in a dataset.",
+    "cat": "Write a file of a dataset to standard output.",
+    "stat": "Describe a dataset or a path in it.",
+    "pull": "Write a dataset, or a part of it, to a local folder.",
+    "verify": "Check that the store still holds what was signed.",
+    "log": "List a dataset's versions.",
+    "diff": "Show what changed between two versions.",
+    "gc": "Delete objects that no version needs.",
+    "grant": "Let somebody else open a dataset.",
+    "revoke": "Keep somebody from opening what is pushed from now on.",
+    "rotate": "Start a new key epoch.",
+    "trust": "Show or change whose signature is believed at an address.",
+    "mount": "Mount a dataset as a read-only folder.",
+    "umount": "Unmount, and return when it is really gone.",
+    "warm": "Fetch a dataset's ciphertext into the cache ahead of time.",
+    "status": "Show what is mounted and how it does.",
+    "doctor": "Check this machine, a key and a store, and say what to do.",
+    "completion": "Print the shell completion script.",
+}
+
+_EPILOG = """\b
+Exit codes:
+   0  done                        6  signature, pin or rollback refused
+   1  internal error              7  store unreachable or refused
+   2  wrong usage                 8  somebody else pushed meanwhile
+   3  no such dataset or path     9  local file or disk problem
+   4  no usable key              10  mount problem
+   5  data does not authenticate 11  written by a newer sealfs
+ 130  interrupted
+\b
+Three steps:
+  sealfs keygen
+  sealfs push ./scans s3://bucket/scans
+  sealfs mount s3://bucket/scans /data/scans
+"""
+
+
+class VerbGroup(click.Group):
+    """Loads a verb's module when the verb is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click: verbs in the order in which they are used."""
+        del ctx
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click."""
+        del ctx
+        if cmd_name not in _VERBS:
+            return None
+        module = importlib.import_module(f"sealfs.cli.{cmd_name}_cmd")
+        command = module.command
+        assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click; without importing every verb for its first line."""
+        del ctx
+        with formatter.section("Verbs"):
+            formatter.write_dl(list(_VERBS.items()))
+
+
+@click.group(cls=VerbGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", message="sealfs %(version)s")
+@click.option("-v", "--verbose", is_flag=True, help="Say more about what is going on.")
+def cli(verbose: bool) -> None:
+    """Train on data you are not allowed to see.
+
+    A data provider seals a folder into an object store, which then holds ciphertext only. Whoever holds a key
+    reads it as ordinary files. URI is s3://BUCKET/PREFIX, file:///FOLDER or a plain path; URI@VERSION names an
+    older version. 'sealfs VERB --help' tells more.
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.WARNING,
+        format="sealfs: %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    click.echo(click.style("sealfs: ", fg="red", bold=True) + message, err=True)
+    sys.exit(code)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        help_hint = f"; '{error.ctx.command_path} --help' tells more" if error.ctx else ""
+        _fail(error.format_message() + help_hint, 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except SealfsError as error:
+        _fail(error.message + (f"; {error.hint}" if error.hint else ""), error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except Exception as error:
+        if os.environ.get("SEALFS_DEBUG"):
+            traceback.print_exc()
+        _fail(f"internal error: {type(error).__name__}: {error}; SEALFS_DEBUG=1 shows where, please report it", 1)

@@ -1,0 +1,72 @@
+"""`sealfs stat`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from sealfs.cli.common import (
+    dataset_at,
+    identity_option,
+    json_option,
+    open_identity,
+    print_json,
+    shown_size,
+    signer_option,
+)
+from sealfs.cli.ls_cmd import _describe
+from sealfs.dataset.dataset import Dataset
+from sealfs.errors import KeyAccessError
+from sealfs.keys import Signer
+
+
+@click.command()
+@click.argument("uri")
+@click.argument("path", required=False)
+@signer_option
+@identity_option
+@json_option
+def command(uri: str, path: str | None, signer: Signer | None, identity_path: Path | None, as_json: bool) -> None:
+    """Describe the dataset at URI[@VERSION], or PATH in it.
+
+    Without a PATH no key is needed: what is shown is what anybody who can list the store can see.
+    """
+    with dataset_at(uri, signer) as dataset:
+        if path is None:
+            described = _describe_dataset(dataset)
+        else:
+            index = dataset.index(dataset.keys(open_identity(identity_path)))
+            described = _describe(index, index.resolve(os.fsencode(path)))
+    if as_json:
+        print_json(described)
+        return
+    for name, value in described.items():
+        if isinstance(value, list):
+            for member in value:
+                click.echo(f"{name + ':':<16}{member}")
+        else:
+            shown = shown_size(value) if name in {"size", "ciphertext"} and isinstance(value, int) else value
+            click.echo(f"{name + ':':<16}{shown}")
+
+
+def _describe_dataset(dataset: Dataset) -> dict[str, object]:
+    snapshot = dataset.snapshot
+    try:
+        recipients = [recipient.fingerprint for recipient in dataset.keyring().recipients]
+    except KeyAccessError:
+        recipients = []
+    return {
+        "uri": dataset.store.uri,
+        "dataset": snapshot.dataset.hex(),
+        "version": snapshot.version,
+        "newest": dataset.newest.version,
+        "time": snapshot.time.isoformat(),
+        "signer": str(snapshot.signer),
+        "epoch": snapshot.epoch,
+        "segment length": snapshot.segment_length,
+        "packs": len(snapshot.packs),
+        "ciphertext": sum(ref.size for ref in snapshot.packs) + snapshot.index.size,
+        "recipient": recipients,
+    }
