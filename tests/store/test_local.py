@@ -44,11 +44,11 @@ while True:
 
 
 def test_a_killed_writer_leaves_whole_objects(store: LocalStore, tmp_path: Path) -> None:
-    for turn in range(6):
+    for turn in range(4):
         with start(WRITER, str(tmp_path / "store"), str(SIZE)) as writer:
             assert writer.stdout is not None
             writer.stdout.readline()
-            time.sleep(0.02 + 0.03 * turn)
+            time.sleep(0.02 + 0.05 * turn)
             writer.send_signal(signal.SIGKILL)
         try:
             data, _ = store.get("a", max_size=SIZE)
