@@ -10,6 +10,7 @@ import getpass
 import json
 import os
 import re
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from rich.progress import (
 from rich.progress import Progress as RichProgress
 
 from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.index import Index
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import KeyAccessError, UsageError
 from sealfs.keys import (
@@ -69,7 +71,7 @@ def signer_option(command: Command) -> Command:
     return click.option(
         "--signer",
         type=SignerParameter(),
-        help="The provider's signer string or .pub file, to be believed at first use instead of what the store says.",
+        help="The provider's signer string or .pub file: whom to believe at first use.",
     )(command)
 
 
@@ -103,7 +105,7 @@ def _public_line(value: str, prefix: str) -> str:
     raise UsageError(f"'{value}' has no line that starts with '{prefix}'", "name the .pub file of an identity")
 
 
-class RecipientParameter(click.ParamType):
+class RecipientParameter(click.ParamType[Recipient]):
     """A recipient string, or a file that has one."""
 
     name = "recipient"
@@ -114,7 +116,7 @@ class RecipientParameter(click.ParamType):
         return value if isinstance(value, Recipient) else Recipient.parse(_public_line(value, RECIPIENT_PREFIX))
 
 
-class SignerParameter(click.ParamType):
+class SignerParameter(click.ParamType[Signer]):
     """A signer string, or a file that has one."""
 
     name = "signer"
@@ -125,7 +127,7 @@ class SignerParameter(click.ParamType):
         return value if isinstance(value, Signer) else Signer.parse(_public_line(value, SIGNER_PREFIX))
 
 
-class SizeParameter(click.ParamType):
+class SizeParameter(click.ParamType[int]):
     """A number of bytes, such as 512M or 10G."""
 
     name = "size"
@@ -228,6 +230,27 @@ def shown_path(path: bytes) -> str:
 def shown_size(size: int) -> str:
     """Return a size for people."""
     return decimal(size)
+
+
+def _kind(mode: int) -> str:
+    return "directory" if stat.S_ISDIR(mode) else "symlink" if stat.S_ISLNK(mode) else "file"
+
+
+def describe_entry(index: Index, number: int) -> dict[str, object]:
+    """Return an entry's metadata for `--json`."""
+    entry = index.entry(number)
+    described: dict[str, object] = {
+        "path": shown_path(index.path(number)),
+        "type": _kind(entry.mode),
+        "mode": f"{stat.S_IMODE(entry.mode):04o}",
+        "size": entry.size,
+        "mtime_ns": entry.mtime_ns,
+    }
+    if entry.is_file:
+        described["sha256"] = index.sha256(number).hex()
+    if entry.is_symlink:
+        described["target"] = shown_path(index.symlink_target(number))
+    return described
 
 
 class Bars:

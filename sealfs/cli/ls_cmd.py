@@ -12,6 +12,7 @@ import click
 
 from sealfs.cli.common import (
     dataset_at,
+    describe_entry,
     identity_option,
     json_option,
     open_identity,
@@ -47,7 +48,7 @@ def command(
     top = index.resolve(os.fsencode(path))
     numbers = list(_listed(index, top, recursive))
     if as_json:
-        print_json([_describe(index, number) for number in numbers])
+        print_json([describe_entry(index, number) for number in numbers])
         return
     for number in numbers:
         name = shown_path(index.path(number) if recursive or number == top else index.name(number))
@@ -61,26 +62,6 @@ def _listed(index: Index, top: int, recursive: bool) -> Iterator[int]:
         yield from (number for number in index.walk(top) if number != ROOT)
     else:
         yield from index.children(top)
-
-
-def _kind(mode: int) -> str:
-    return "directory" if stat.S_ISDIR(mode) else "symlink" if stat.S_ISLNK(mode) else "file"
-
-
-def _describe(index: Index, number: int) -> dict[str, object]:
-    entry = index.entry(number)
-    described: dict[str, object] = {
-        "path": shown_path(index.path(number)),
-        "type": _kind(entry.mode),
-        "mode": f"{stat.S_IMODE(entry.mode):04o}",
-        "size": entry.size,
-        "mtime_ns": entry.mtime_ns,
-    }
-    if entry.is_file:
-        described["sha256"] = index.sha256(number).hex()
-    if entry.is_symlink:
-        described["target"] = shown_path(index.symlink_target(number))
-    return described
 
 
 def _long(index: Index, number: int, name: str) -> str:

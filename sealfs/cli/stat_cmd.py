@@ -9,6 +9,7 @@ import click
 
 from sealfs.cli.common import (
     dataset_at,
+    describe_entry,
     identity_option,
     json_option,
     open_identity,
@@ -16,7 +17,6 @@ from sealfs.cli.common import (
     shown_size,
     signer_option,
 )
-from sealfs.cli.ls_cmd import _describe
 from sealfs.dataset.dataset import Dataset
 from sealfs.errors import KeyAccessError
 from sealfs.keys import Signer
@@ -38,7 +38,7 @@ def command(uri: str, path: str | None, signer: Signer | None, identity_path: Pa
             described = _describe_dataset(dataset)
         else:
             index = dataset.index(dataset.keys(open_identity(identity_path)))
-            described = _describe(index, index.resolve(os.fsencode(path)))
+            described = describe_entry(index, index.resolve(os.fsencode(path)))
     if as_json:
         print_json(described)
         return

@@ -264,6 +264,17 @@ class BlockCache:
             if (name, block) not in self._blocks:
                 self._fetch((name, block), size)
 
+    def wait(self, name: str, size: int) -> None:
+        """Wait until what is being fetched of an object has arrived.
+
+        Raises:
+            StoreError: Some of it did not.
+        """
+        for block in range(-(-size // BLOCK_SIZE)):
+            flight = self._flying.get((name, block))
+            if flight is not None:
+                flight.result()
+
     def discard(self, name: str, offset: int, length: int) -> bool:
         """See `CiphertextSource`."""
         blocks = range(offset // BLOCK_SIZE, -(-(offset + length) // BLOCK_SIZE))

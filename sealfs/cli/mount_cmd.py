@@ -1,0 +1,148 @@
+"""`sealfs mount`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from sealfs.cli.common import (
+    SizeParameter,
+    identity_option,
+    note,
+    open_dataset,
+    open_identity,
+    signer_option,
+    split_version,
+)
+from sealfs.dataset.trust import state_directory
+from sealfs.errors import MountError
+from sealfs.keys import Identity, Signer
+from sealfs.opening import CacheSettings, cache_directory
+from sealfs.store.address import open_store
+
+_GIB = 1 << 30
+_MIB = 1 << 20
+
+
+@click.command(context_settings={"ignore_unknown_options": False})
+@click.argument("uri")
+@click.argument("mountpoint", type=click.Path())
+@click.argument("workload", nargs=-1, metavar="[-- COMMAND...]")
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
+@click.option("--allow-other", is_flag=True, help="Let other users of this machine look in.")
+@click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    help="Where ciphertext is cached [default: $XDG_CACHE_HOME/sealfs; only for distant stores].",
+)
+@click.option("--cache-size", type=SizeParameter(), default=10 * _GIB,
+              help="Ciphertext kept on disk; 0 keeps it in memory [default: 10G].")  # fmt: skip
+@click.option("--cache-memory", type=SizeParameter(), default=256 * _MIB,
+              help="What is kept in memory: decrypted segments, small files [default: 256M].")  # fmt: skip
+@click.option("--deadline", type=click.FloatRange(min=1), default=60.0, show_default=True,
+              help="Seconds for which a store that is away is tried again before reads fail.")  # fmt: skip
+@signer_option
+@identity_option
+def command(
+    uri: str,
+    mountpoint: str,
+    workload: tuple[str, ...],
+    foreground: bool,
+    allow_other: bool,
+    cache_dir: Path | None,
+    cache_size: int,
+    cache_memory: int,
+    deadline: float,
+    signer: Signer | None,
+    identity_path: Path | None,
+) -> int:
+    """Mount the dataset at URI[@VERSION] on the empty folder MOUNTPOINT, read-only.
+
+    Returns when the mount is there and leaves a process behind that serves it; 'sealfs umount' ends it. With
+    '-- COMMAND' the mount lasts as long as the command, whose exit code is passed on.
+
+    The kernel of this machine sees plaintext: mount where you trust it (your own machine, a TDX or SEV-SNP guest).
+
+    Nothing that does not authenticate is ever served. A file of up to 8 MiB is authenticated whole before its
+    first byte is; and the first damage found anywhere poisons the mount: every read fails from then on, the log
+    and 'sealfs status' say what it was, and a COMMAND is killed (exit code 5), so that no training goes on with
+    a part of its data.
+    """
+    identity = open_identity(identity_path)
+    cache = CacheSettings(
+        directory=(cache_dir or cache_directory()) if cache_size else None,
+        disk_size=cache_size,
+        memory_size=cache_memory,
+        deadline=deadline,
+    )
+    target = os.path.realpath(mountpoint)
+
+    def serve(ready: Callable[[], None]) -> int:
+        return _serve(uri, target, identity, signer, allow_other, cache, workload, ready)
+
+    if foreground or workload:
+        return serve(lambda: note(f"{uri} is mounted on {mountpoint}"))
+    return _in_background(serve, target)
+
+
+def _serve(
+    uri: str,
+    mountpoint: str,
+    identity: Identity,
+    signer: Signer | None,
+    allow_other: bool,
+    cache: CacheSettings,
+    workload: tuple[str, ...],
+    ready: Callable[[], None],
+) -> int:
+    from sealfs.mount.daemon import MountOptions, MountProcess  # noqa: PLC0415 - loads libfuse
+
+    address, version = split_version(uri)
+    dataset = open_dataset(open_store(address), version, signer)
+    options = MountOptions(allow_other, cache, workload)
+    return MountProcess(dataset, dataset.keys(identity), mountpoint, options).serve(ready)
+
+
+def _in_background(serve: Callable[[Callable[[], None]], int], mountpoint: str) -> int:
+    """Run `serve` in a process of its own, and return when it is ready or pass on how it failed."""
+    listen, tell = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(tell)
+        with open(listen, "rb") as pipe:
+            if pipe.read(1):
+                return 0
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code <= 0:
+            raise MountError("the mount process died before the mount was there", "try again with --foreground")
+        sys.exit(code)  # it has said why
+    os.close(listen)
+    os.setsid()
+
+    def ready() -> None:
+        _detach(mountpoint)
+        os.write(tell, b"1")
+        os.close(tell)
+
+    return serve(ready)
+
+
+def _detach(mountpoint: str) -> None:
+    """Let go of the terminal; what the process has to say from now on goes to a log file."""
+    folder = state_directory() / "log"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = folder / (mountpoint.strip("/").replace("/", "-") + ".log")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.chdir("/")
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
