@@ -76,6 +76,12 @@ class ObjectNotFoundError(StoreError):
     errno = _errno.ENOENT
 
 
+class ObjectSizeError(StoreError):
+    """The object is shorter or longer than it must be; trying again will not help."""
+
+    default_hint = "the object was cut or replaced in the store: run 'sealfs verify'"
+
+
 class PreconditionFailedError(StoreError):
     """A conditional write lost: the object is not in the state the writer expected."""
 

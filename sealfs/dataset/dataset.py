@@ -16,7 +16,7 @@ from sealfs.dataset.keyring import MAX_KEYRING_SIZE, DatasetKeys, Keyring
 from sealfs.dataset.objects import HEAD, ObjectRef
 from sealfs.dataset.snapshot import MAX_HEAD_SIZE, MAX_SNAPSHOT_SIZE, MAX_SUMMARY_SIZE, Head, Snapshot
 from sealfs.dataset.trust import TrustStore
-from sealfs.errors import IntegrityError, KeyAccessError, NotADatasetError, ObjectNotFoundError
+from sealfs.errors import IntegrityError, KeyAccessError, NotADatasetError, ObjectNotFoundError, ObjectSizeError
 from sealfs.keys import Identity, Signer
 from sealfs.store.base import ObjectStore
 
@@ -107,6 +107,8 @@ class Dataset:
             raise NotADatasetError(
                 f"{store.uri} is not a sealed dataset", "check the address, or seal a folder: sealfs push SRC URI"
             ) from None
+        except ObjectSizeError:
+            raise IntegrityError(f"{store.uri} has a head that is none") from None
         head = Head.parse(data)
         expected = trust.expected_signer(store.uri, signer)
         newest = Snapshot.parse(head.ref.fetch(store, MAX_SNAPSHOT_SIZE), expected)

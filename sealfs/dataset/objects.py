@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass
 
 from sealfs.dataset.fields import Fields
-from sealfs.errors import IntegrityError, ObjectNotFoundError
+from sealfs.errors import IntegrityError, ObjectNotFoundError, ObjectSizeError
 from sealfs.store.base import ObjectStore
 
 HEAD = "head"
@@ -97,6 +97,8 @@ class ObjectRef:
             data, _ = store.get(self.name, max_size=self.size)
         except ObjectNotFoundError:
             raise IntegrityError(f"{self.name} is missing from the store") from None
+        except ObjectSizeError:
+            raise IntegrityError(f"{self.name} has grown since the provider signed it") from None
         if len(data) != self.size or hashlib.sha256(data).digest() != self.sha256:
             raise IntegrityError(f"{self.name} is not what the provider signed")
         return data

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from sealfs.dataset.index import Index
 from sealfs.dataset.keyring import DatasetKeys
-from sealfs.errors import IntegrityError, ObjectNotFoundError
+from sealfs.errors import IntegrityError, ObjectNotFoundError, ObjectSizeError
 from sealfs.floe import SEGMENT_OVERHEAD, Decryptor, Layout
 from sealfs.lru import ByteCache
 from sealfs.store.source import CiphertextSource
@@ -121,6 +121,8 @@ class PackReader:
                 return
             except ObjectNotFoundError:
                 raise IntegrityError(f"{pack.name} is missing from the store") from None
+            except ObjectSizeError:
+                raise IntegrityError(f"{pack.name} has been cut") from None
             except IntegrityError as error:
                 # a cached copy may have rotted: only what the store itself serves now is evidence
                 if retried or not self._source.discard(pack.name, start, len(ciphertext)):

@@ -17,7 +17,7 @@ from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.index import HOLE, Index, Pack
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.objects import ObjectRef
-from sealfs.errors import IntegrityError, ObjectNotFoundError, SealfsError, StoreError
+from sealfs.errors import IntegrityError, ObjectNotFoundError, ObjectSizeError, SealfsError, StoreError
 from sealfs.floe import HEADER_SIZE, SEGMENT_OVERHEAD, Decryptor
 from sealfs.progress import Progress
 from sealfs.store.base import ObjectStore
@@ -132,10 +132,8 @@ def _check_object(store: ObjectStore, ref: ObjectRef, pack: Pack | None, keys: D
         return _Check("is missing")
     except IntegrityError as error:
         return _Check(error.message)
-    except StoreError:
-        if check.reason:
-            return check
-        raise
+    except ObjectSizeError:
+        return _Check(check.reason or "has been cut")
     if digest.digest() != ref.sha256 and not check.reason:
         check.reason = "is not what was signed"
     return check

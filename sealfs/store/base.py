@@ -47,7 +47,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectNotFoundError: There is no such object.
-            StoreError: It is larger than `max_size` bytes (checked before anything is allocated).
+            ObjectSizeError: It is larger than `max_size` bytes (checked before anything is allocated).
         """
 
     def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
@@ -55,7 +55,7 @@ class ObjectStore(Protocol):
 
         Raises:
             ObjectNotFoundError: There is no such object.
-            StoreError: The object ends before the buffer is full. Never a short read.
+            ObjectSizeError: The object ends before the buffer is full. Never a short read.
         """
 
     def put(self, key: str, data: ReadableBuffer, *, if_absent: bool = False, if_match: str | None = None) -> str:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from sealfs.errors import LocalIOError, ObjectNotFoundError, StoreError
+from sealfs.errors import LocalIOError, ObjectNotFoundError, ObjectSizeError, StoreError
 from sealfs.lru import ByteCache
 from sealfs.store.base import ObjectStore
 
@@ -314,7 +314,7 @@ class BlockCache:
             try:
                 self._store.read_into(name, offset, buffer)
                 return
-            except ObjectNotFoundError:
+            except (ObjectNotFoundError, ObjectSizeError):
                 self.counters.errors += 1
                 raise
             except StoreError as error:

@@ -22,7 +22,14 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sealfs.errors import LocalIOError, ObjectNotFoundError, PreconditionFailedError, SealfsError, StoreError
+from sealfs.errors import (
+    LocalIOError,
+    ObjectNotFoundError,
+    ObjectSizeError,
+    PreconditionFailedError,
+    SealfsError,
+    StoreError,
+)
 from sealfs.store.address import check_key, check_prefix, is_key
 from sealfs.store.base import ObjectInfo, ReadableBuffer
 
@@ -80,7 +87,7 @@ class LocalStore:
         with _telling("read", key):
             file = _OpenFile(self._path(key))
             if file.status.st_size > max_size:
-                raise StoreError(f"{key} has {file.status.st_size} bytes, at most {max_size} are allowed")
+                raise ObjectSizeError(f"{key} has {file.status.st_size} bytes, at most {max_size} are allowed")
             data = bytearray(file.status.st_size)
             _fill(file, 0, memoryview(data), key)
             return bytes(data), _etag(file)
@@ -249,7 +256,7 @@ def _fill(file: _OpenFile, offset: int, rest: memoryview, key: str) -> None:
     while rest:  # the reference to `file`, not its number alone, keeps it open
         count = os.preadv(file.fd, [rest], offset)
         if count == 0:
-            raise StoreError(f"{key} ends {len(rest)} bytes too early", "the object is cut short: push it again")
+            raise ObjectSizeError(f"{key} ends {len(rest)} bytes too early")
         offset += count
         rest = rest[count:]
 

@@ -27,7 +27,13 @@ from botocore.config import Config
 from botocore.parsers import ResponseParserError
 from botocore.session import get_session
 
-from sealfs.errors import ObjectNotFoundError, PreconditionFailedError, SealfsError, StoreError
+from sealfs.errors import (
+    ObjectNotFoundError,
+    ObjectSizeError,
+    PreconditionFailedError,
+    SealfsError,
+    StoreError,
+)
 from sealfs.store.address import check_key, check_prefix, is_key
 from sealfs.store.base import ObjectInfo, ReadableBuffer
 
@@ -61,7 +67,6 @@ _TOLD: Final = {  # by code, or by status where an answer has no body
         ),
         ("SlowDown ServiceUnavailable 429 503", "the store is overloaded", "try again later"),
         ("QuotaExceeded 507", "the store is full", "free some space or raise the quota"),
-        ("InvalidRange 416", "the object ends too early", "the object is cut short: push it again"),
     )
     for code in codes.split()
 }
@@ -135,7 +140,7 @@ class S3Store:
             with contextlib.closing(answer["Body"]) as body:
                 size = answer.get("ContentLength")
                 if size is None or size > max_size:
-                    raise StoreError(f"{key} has {size} bytes, at most {max_size} are allowed")
+                    raise ObjectSizeError(f"{key} has {size} bytes, at most {max_size} are allowed")
                 data: bytes = body.read()
                 return data, _bare(answer)
 
@@ -278,7 +283,7 @@ class S3Store:
                 "use a server that has them, and check what proxies are in between",
             )
         if int(stated[2]) != offset + size - 1 or answer.get("ContentLength") != size:
-            raise StoreError(f"{key} ends too early", "the object is cut short: push it again")
+            raise ObjectSizeError(f"{key} ends too early")
 
     def _again(self, key: str, step: Callable[[], _T]) -> _T:
         """Repeat a step whose body breaks off; errors before the body were retried by botocore already."""
@@ -320,6 +325,8 @@ class S3Store:
                 )
             if code == "NotImplemented" or status == 501:
                 return _UnsupportedError(f"{what}: the server does not support it")
+            if code in {"InvalidRange", "416"}:
+                return ObjectSizeError(f"{key} ends too early")
             unknown = (f"the store answered {code} ({status})", "")
             told, hint = _TOLD.get(code) or _TOLD.get(str(status)) or unknown
             return StoreError(f"{what}: {told}", hint)

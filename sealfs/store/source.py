@@ -24,6 +24,7 @@ class CiphertextSource(Protocol):
 
         Raises:
             ObjectNotFoundError: The store has no such object.
+            ObjectSizeError: The object is shorter than it was.
             StoreError: It could not be read in time.
         """
 
