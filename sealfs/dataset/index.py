@@ -244,13 +244,17 @@ class Index:
     def find(self, directory: int, name: bytes) -> int | None:
         """Return the entry called `name` in `directory`, or None."""
         numbers = self.children(directory)
-        place = bisect_left(
-            self._by_name,
-            name,
-            numbers.start,
-            numbers.stop,
-            key=lambda number: self.name(self._check(number)),
-        )
+        names, offsets = self._names, self._name_offset
+        try:
+            place = bisect_left(
+                self._by_name,
+                name,
+                numbers.start,
+                numbers.stop,
+                key=lambda number: names[offsets[number] : offsets[number + 1]].tobytes(),
+            )
+        except IndexError:
+            raise IntegrityError("the index has a name table out of bounds") from None
         if place == numbers.stop:
             return None
         number = self._by_name[place]
