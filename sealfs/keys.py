@@ -210,7 +210,10 @@ class Identity:
         public = f"{self.recipient}\n{self.signer}\n"
         text = f"# sealfs identity {self.recipient.fingerprint}: keep it secret, keep a backup\n{line}\n"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.makedirs(path.parent, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise LocalIOError(f"cannot make {path.parent}: {error.strerror}") from None
+        try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             with open(descriptor, "w") as file:
                 file.write(text)

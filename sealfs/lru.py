@@ -39,6 +39,7 @@ class ByteCache(Generic[Key]):
     def put(self, key: Key, value: bytes | bytearray | memoryview) -> None:
         """Keep `value`, which must not change any more, and drop what is over the limit."""
         if len(value) > self._limit:
+            self.discard(key)
             return
         with self._lock:
             old = self._items.pop(key, None)
