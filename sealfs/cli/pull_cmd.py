@@ -17,9 +17,9 @@ from sealfs.cli.common import (
     shown_size,
     signer_option,
 )
-from sealfs.dataset.pull import Pull
 from sealfs.keys import Signer
 from sealfs.opening import open_view
+from sealfs.pull import Pull
 
 
 @click.command()

@@ -1,7 +1,7 @@
-"""Names of stores and of the objects in them: what a user may write, and what is refused.
+"""Addresses of stores: what a user may write, and which store it means.
 
-Exists so that each place has exactly one normalized address, and so that no object name can ever leave its
-store's folder. Everything here is stateless and may be called from any thread.
+Exists so that each place has exactly one normalized address. Everything here is stateless and may be called from
+any thread.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import re
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-from sealfs.errors import StoreError, UsageError
+from sealfs.errors import UsageError
 from sealfs.store.base import ObjectStore
+from sealfs.store.local import LocalStore
+from sealfs.store.names import problem_with
 
 _FORMS = "use s3://BUCKET/PREFIX, file:///PATH or a plain path"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-_MAX_KEY, _MAX_PART = 1024, 255  # bytes: S3's limit for a key, Linux's for a file name
 
 
 def open_store(uri: str) -> ObjectStore:
@@ -40,8 +41,6 @@ def open_store(uri: str) -> ObjectStore:
             raise UsageError("s3:// addresses need boto3", "pip install 'sealfs[s3]'") from None
         bucket, _, prefix = address.removeprefix("s3://").partition("/")
         return S3Store(bucket, prefix)
-    from sealfs.store.local import LocalStore  # noqa: PLC0415 (it imports this module)
-
     return LocalStore(_file_path(address))
 
 
@@ -85,7 +84,7 @@ def _normalize_s3(rest: str) -> str:
     prefix = prefix.removesuffix("/")
     if not prefix:
         return f"s3://{bucket}"
-    problem = _problem(prefix)
+    problem = problem_with(prefix)
     if problem:
         raise UsageError(f"the prefix of s3://{bucket}/{prefix} {problem}", _FORMS)
     return f"s3://{bucket}/{prefix}"
@@ -103,44 +102,3 @@ def _file_path(uri: str) -> str:
 
 def _file_uri(path: str) -> str:
     return Path(os.path.realpath(path)).as_uri()
-
-
-def check_key(key: str) -> None:
-    """Refuse an object name that is not the same plain name everywhere.
-
-    Raises:
-        StoreError: It is empty, absolute, too long, or has an empty, "." or ".." part, backslashes or control
-            characters.
-    """
-    problem = _problem(key)
-    if problem:
-        raise StoreError(f"the object name {key!r} {problem}", "the store or the caller made up a bad name")
-
-
-def is_key(key: str) -> bool:
-    """Whether `check_key` lets this name pass."""
-    return not _problem(key)
-
-
-def check_prefix(prefix: str) -> None:
-    """Refuse a listing prefix under which no valid name can lie.
-
-    Raises:
-        StoreError: As for `check_key`; but a prefix may be empty, and may end anywhere within a name.
-    """
-    if prefix:
-        check_key(prefix + "x")
-
-
-def _problem(key: str) -> str:
-    """Return what is wrong with a name as the end of a sentence, or nothing."""
-    if not key.isprintable():  # unpaired surrogates are not printable either, so encoding cannot fail below
-        return "has control characters"
-    if any(part in {"", ".", ".."} for part in key.split("/")):
-        return "has an empty, '.' or '..' part"
-    if "\\" in key:
-        return "has a backslash"  # SeaweedFS makes it a slash
-    encoded = key.encode()
-    if len(encoded) > _MAX_KEY or any(len(part) > _MAX_PART for part in encoded.split(b"/")):
-        return "is too long"
-    return ""

@@ -30,8 +30,8 @@ from sealfs.errors import (
     SealfsError,
     StoreError,
 )
-from sealfs.store.address import check_key, check_prefix, is_key
 from sealfs.store.base import ObjectInfo, ReadableBuffer
+from sealfs.store.names import check_key, check_prefix, is_key
 
 _WORK = ".sealfs-work"  # the lock and unfinished writes: on the same file system, never listed
 _STALE_SECONDS = 86400  # nobody writes one object for a day: a leftover of a killed writer

@@ -34,8 +34,8 @@ from sealfs.errors import (
     SealfsError,
     StoreError,
 )
-from sealfs.store.address import check_key, check_prefix, is_key
 from sealfs.store.base import ObjectInfo, ReadableBuffer
+from sealfs.store.names import check_key, check_prefix, is_key
 
 _T = TypeVar("_T")
 _ATTEMPTS: Final = 5  # tries in all, unless the AWS configuration says otherwise
