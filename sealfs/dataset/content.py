@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from sealfs.dataset.scan import shown
 from sealfs.errors import LocalIOError
 
 _MIN_SPARSE = 1 << 20  # smaller files are not worth asking for holes
+_CLOCK_TICK_NS = 20_000_000  # two writes in one tick of the kernel's clock may get the same mtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,14 @@ class OpenFile:
             out = out[count:]
 
     def check_unchanged(self) -> None:
-        """Raise ChangedWhileReadError if the file is not what it was when it was opened."""
+        """Raise ChangedWhileReadError if the file is not what it was when it was opened.
+
+        A file written a moment ago is given that moment to pass first: then whatever changes it later also
+        changes its mtime, and the next push notices.
+        """
+        age = time.time_ns() - self.state.mtime_ns
+        if 0 <= age < _CLOCK_TICK_NS:
+            time.sleep((_CLOCK_TICK_NS - age) / 1e9)
         if FileState.of(self.state.path, os.fstat(self.descriptor)) != self.state:
             raise ChangedWhileReadError
 
