@@ -1,0 +1,249 @@
+"""The `sealfs` command as users run it: in a process of its own, and mounts that always end.
+
+Nothing here touches the test's own environment: a `Sealfs` has a home of its own, with its identity, its pins,
+its cache and its sockets. A mount's process is told by the kernel to end if the tests are killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sealfs.keys import Identity
+from sealfs.mount.points import mounted_type
+
+BIN = Path(sys.executable).parent
+PATIENCE = 90.0  # seconds; the machine may be shared and slow
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def text(self) -> str:
+        return self.stdout.decode("utf-8", "surrogateescape")
+
+    @property
+    def lines(self) -> list[str]:
+        return self.text.splitlines()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+    @property
+    def complaint(self) -> str:
+        """The one line that says what went wrong."""
+        assert self.stderr.count("\n") == 1, self.stderr
+        assert self.stderr.startswith("sealfs: ")
+        return self.stderr.removeprefix("sealfs: ").rstrip("\n")
+
+
+class Sealfs:
+    """The command, and the home of the user who runs it.
+
+    Args:
+        home: A folder for all that user's files; made if missing.
+        identity: Saved there as the user's own.
+        environment: More environment variables.
+    """
+
+    def __init__(self, home: Path, identity: Identity | None = None, **environment: str) -> None:
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+        self.env = {
+            "PATH": os.pathsep.join((str(BIN), os.environ.get("PATH", "/usr/bin:/bin"), "/usr/sbin", "/sbin")),
+            "HOME": str(home),
+            "LC_ALL": "C.UTF-8",
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "XDG_CONFIG_HOME": str(home / "config"),
+            "XDG_STATE_HOME": str(home / "state"),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "XDG_RUNTIME_DIR": str(home / "run"),
+            **environment,
+        }
+        if identity is not None:
+            identity.save(self.identity_path)
+
+    @property
+    def identity_path(self) -> Path:
+        return self.home / "config" / "sealfs" / "identity"
+
+    def log_of(self, mountpoint: Path) -> Path:
+        """Where the process behind a mount writes once it is in the background."""
+        name = str(mountpoint).strip("/").replace("/", "-")
+        return self.home / "state" / "sealfs" / "log" / f"{name}.log"
+
+    def __call__(self, *arguments: object, code: int | None = 0, **options: Any) -> Outcome:
+        """Run a verb to its end, which must come with this exit code (None: any).
+
+        Args:
+            arguments: As on the command line.
+            code: What is expected.
+            options: `env` (more variables), `stdin` (bytes), and what `subprocess.run` knows.
+        """
+        env = self.env | options.pop("env", {})
+        done = subprocess.run(
+            [BIN / "sealfs", *map(_word, arguments)],
+            env=env,
+            input=options.pop("stdin", b""),
+            capture_output=True,
+            timeout=options.pop("timeout", 2 * PATIENCE),
+            check=False,
+            **options,
+        )
+        outcome = Outcome(done.returncode, done.stdout, done.stderr.decode("utf-8", "surrogateescape"))
+        assert code is None or outcome.code == code, f"{arguments}: {outcome}"
+        assert "Traceback" not in outcome.stderr, outcome.stderr
+        return outcome
+
+    def start(self, *arguments: object, log: Path, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+        """Begin a verb in the background, with all it says in `log`."""
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                [BIN / "sealfs", *map(_word, arguments)],
+                env=self.env | (env or {}),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one libc call, libc loaded before
+            )
+
+
+def _word(argument: object) -> str | bytes:
+    return argument if isinstance(argument, bytes) else str(argument)
+
+
+def _end_with_parent() -> None:
+    if _libc.prctl(1, signal.SIGTERM) != 0:  # 1: PR_SET_PDEATHSIG
+        os._exit(127)
+
+
+class Mounted:
+    """A mount in the foreground of a process of its own.
+
+    Attributes:
+        path: Where it is.
+        process: What serves it.
+        log: What the process says.
+    """
+
+    def __init__(self, sealfs: Sealfs, path: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.sealfs = sealfs
+        self.path = path
+        self.process = process
+        self.log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def words(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def status(self) -> dict[str, Any]:
+        """What `sealfs status` says of it, be it good or bad."""
+        (report,) = self.sealfs("status", "--json", self.path, code=None).json
+        return dict(report)
+
+    def wait_until(self, words: str) -> None:
+        """Wait until the log has these words."""
+        wait_for(lambda: words in self.words() or self.process.poll() is not None)
+        assert words in self.words(), self.words()
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, and return the exit code that follows."""
+        self.process.send_signal(number)
+        return self.process.wait(PATIENCE)
+
+
+@contextlib.contextmanager
+def mounted(
+    sealfs: Sealfs, uri: object, path: Path, *options: object, env: dict[str, str] | None = None
+) -> Iterator[Mounted]:
+    """Mount for the length of the block; what is left afterwards is removed, and is an error."""
+    path.mkdir(exist_ok=True)
+    log = path.with_name(path.name + ".log")
+    process = sealfs.start("mount", "--foreground", *options, uri, path, log=log, env=env)
+    mount = Mounted(sealfs, path, process, log)
+    try:
+        mount.wait_until("is mounted on")
+        yield mount
+        if process.poll() is None:
+            assert mount.end() == 0, mount.words()
+        assert mounted_type(str(path)) is None
+        assert "Traceback" not in mount.words(), mount.words()
+    finally:
+        end(process)
+        detach(path)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """See to it that a process has ended."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def detach(path: Path) -> None:
+    """See to it that nothing is mounted there."""
+    while mounted_type(str(path)) is not None:
+        subprocess.run(["umount", "-l", path], check=True, capture_output=True)
+
+
+def wait_for(condition: Any, patience: float = PATIENCE) -> None:
+    """Wait until something holds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def objects(store: Path, kind: str) -> list[Path]:
+    """The files of one kind of objects in a local store, the newest last."""
+    found = [path for path in (store / kind).rglob("*") if path.is_file()]
+    return sorted(found, key=lambda path: path.stat().st_mtime_ns)
+
+
+def flip_bit(path: Path, offset: int) -> None:
+    """Change one bit of a file in place."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+def python(script: str, *arguments: object) -> Sequence[str]:
+    """A command that runs a piece of Python."""
+    return [sys.executable, "-c", script, *map(str, arguments)]
