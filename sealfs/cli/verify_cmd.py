@@ -45,7 +45,8 @@ def command(uri: str, no_keys: bool, signer: Signer | None, identity_path: Path 
     _print(verdict, version, as_json)
     if not verdict.is_good:
         raise IntegrityError(
-            f"{len(verdict.bad_objects)} objects and {len(verdict.bad_files)} files of version {version} are bad",
+            f"version {version} is damaged: bad objects: {len(verdict.bad_objects)}, "
+            f"bad files: {len(verdict.bad_files)}",
             "restore the objects from a copy of the store, or push the folder again to a new address",
         )
 
