@@ -49,9 +49,10 @@ class CacheSettings:
     deadline: float = 60.0
 
 
-def _open_source(
+def open_source(
     store: ObjectStore, dataset: bytes, settings: CacheSettings, about_to_block: Callable[[], None] | None
 ) -> CiphertextSource:
+    """Return where a dataset's ciphertext comes from: the store itself if it is near, else a cache before it."""
     if isinstance(store, LocalStore):
         return DirectSource(store)
     blocks: DiskBlocks | MemoryBlocks = MemoryBlocks(settings.memory_size // 2)
@@ -82,6 +83,6 @@ def open_view(
     """
     settings = settings or CacheSettings()
     index = dataset.index(keys)
-    source = _open_source(dataset.store, dataset.snapshot.dataset, settings, about_to_block)
+    source = open_source(dataset.store, dataset.snapshot.dataset, settings, about_to_block)
     quarter = settings.memory_size // 4
     return View(index, PackReader(index, keys, source, quarter), whole_file_cache=quarter), source

@@ -17,9 +17,10 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Protocol
 
 from sealfs.dataset.index import HOLE, ROOT, Entry, Extent, Index
-from sealfs.dataset.reader import READ_AHEAD, PackReader
+from sealfs.dataset.reader import READ_AHEAD
 from sealfs.errors import IntegrityError, NotADatasetError
 from sealfs.lru import ByteCache
 
@@ -47,6 +48,19 @@ class _FileMap:
     starts: list[int]  # where each extent starts in the file
 
 
+class Packs(Protocol):
+    """Where a view's bytes come from (a `PackReader`)."""
+
+    def read_into(self, number: int, offset: int, out: memoryview) -> None:
+        """Fill the whole of `out` with pack `number`'s content from `offset` on."""
+
+    def prefetch(self, number: int, offset: int, length: int) -> None:
+        """Say that a range will probably be wanted soon."""
+
+    def close(self) -> None:
+        """Release what is below."""
+
+
 class View:
     """A read-only view of one snapshot.
 
@@ -60,7 +74,7 @@ class View:
     def __init__(
         self,
         index: Index,
-        packs: PackReader,
+        packs: Packs,
         *,
         whole_file_cache: int = 64 << 20,
         whole_file_limit: int = WHOLE_FILE_LIMIT,

@@ -34,6 +34,7 @@ _VERBS = {
     "trust": "Show or change whose signature is believed at an address.",
     "mount": "Mount a dataset as a read-only folder.",
     "umount": "Unmount, and return when it is really gone.",
+    "fetch": "Copy a version's objects to a folder, without any key.",
     "warm": "Fetch a dataset's ciphertext into the cache ahead of time.",
     "status": "Show what is mounted and how it does.",
     "doctor": "Check this machine, a key and a store, and say what to do.",

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from sealfs.ciphertext import open_objects
 from sealfs.cli.common import (
     SizeParameter,
     identity_option,
@@ -22,8 +23,10 @@ from sealfs.cli.common import (
 from sealfs.dataset.trust import state_directory
 from sealfs.errors import MountError
 from sealfs.keys import Identity, Signer
-from sealfs.opening import CacheSettings, cache_directory
+from sealfs.opening import CacheSettings, cache_directory, open_view
 from sealfs.store.address import open_store
+from sealfs.store.source import CiphertextSource
+from sealfs.vfs import View
 
 _GIB = 1 << 30
 _MIB = 1 << 20
@@ -33,6 +36,7 @@ _MIB = 1 << 20
 @click.argument("uri")
 @click.argument("mountpoint", type=click.Path())
 @click.argument("workload", nargs=-1, metavar="[-- COMMAND...]")
+@click.option("--ciphertext", is_flag=True, help="Mount the objects themselves, without any key.")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
 @click.option("--allow-other", is_flag=True, help="Let other users of this machine look in.")
 @click.option(
@@ -52,6 +56,7 @@ def command(
     uri: str,
     mountpoint: str,
     workload: tuple[str, ...],
+    ciphertext: bool,
     foreground: bool,
     allow_other: bool,
     cache_dir: Path | None,
@@ -72,8 +77,12 @@ def command(
     first byte is; and the first damage found anywhere poisons the mount: every read fails from then on, the log
     and 'sealfs status' say what it was, and a COMMAND is killed (exit code 5), so that no training goes on with
     a part of its data.
+
+    With --ciphertext the dataset's objects are mounted instead of its files: ranges of them are fetched when they
+    are read, no key is used, and the folder is a store of its own that holds this one version. That is how an
+    enclave gets at the data through a host that is not trusted.
     """
-    identity = open_identity(identity_path)
+    identity = None if ciphertext else open_identity(identity_path)
     cache = CacheSettings(
         directory=(cache_dir or cache_directory()) if cache_size else None,
         disk_size=cache_size,
@@ -93,7 +102,7 @@ def command(
 def _serve(
     uri: str,
     mountpoint: str,
-    identity: Identity,
+    identity: Identity | None,
     signer: Signer | None,
     allow_other: bool,
     cache: CacheSettings,
@@ -104,8 +113,14 @@ def _serve(
 
     address, version = split_version(uri)
     dataset = open_dataset(open_store(address), version, signer)
-    options = MountOptions(allow_other, cache, workload)
-    return MountProcess(dataset, dataset.keys(identity), mountpoint, options).serve(ready)
+    keys = dataset.keys(identity) if identity else None
+
+    def open_it(about_to_block: Callable[[], None]) -> tuple[View, CiphertextSource]:
+        if keys is None:
+            return open_objects(dataset, cache, about_to_block)
+        return open_view(dataset, keys, cache, about_to_block)
+
+    return MountProcess(dataset, open_it, mountpoint, MountOptions(allow_other, workload)).serve(ready)
 
 
 def _in_background(serve: Callable[[Callable[[], None]], int], mountpoint: str) -> int:

@@ -17,22 +17,22 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sealfs.dataset.dataset import Dataset
-from sealfs.dataset.keyring import DatasetKeys
 from sealfs.errors import IntegrityError, MountError
 from sealfs.mount.control import ControlServer, Report
 from sealfs.mount.loop import Loop
 from sealfs.mount.operations import mount
 from sealfs.mount.points import check_fit
-from sealfs.opening import CacheSettings, open_view
 from sealfs.store.cache import BlockCache
 from sealfs.store.source import CiphertextSource
 from sealfs.vfs import View
 
 log = logging.getLogger(__name__)
+
+OpenView = Callable[[Callable[[], None]], tuple[View, CiphertextSource]]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # mallopt(3)
 _READ_AHEAD_KIB = 4096  # how far the kernel reads ahead; more gains nothing, its default of 128 costs half
@@ -45,12 +45,10 @@ class MountOptions:
 
     Attributes:
         allow_other: Whether other users may look in.
-        cache: How much to keep.
         command: A workload to run on the mount; the mount ends with it.
     """
 
     allow_other: bool = False
-    cache: CacheSettings = field(default_factory=CacheSettings)
     command: Sequence[str] = ()
 
 
@@ -86,13 +84,13 @@ class MountProcess:
     """One mount and its workload.
 
     Args:
-        dataset: Verified.
-        keys: What opens it.
+        dataset: Verified; shown in reports.
+        open_view: Opens what is to be served, given what to call before waiting for the store.
         mountpoint: Absolute path of an empty folder.
         options: See `MountOptions`.
     """
 
-    def __init__(self, dataset: Dataset, keys: DatasetKeys, mountpoint: str, options: MountOptions) -> None:
+    def __init__(self, dataset: Dataset, open_view: OpenView, mountpoint: str, options: MountOptions) -> None:
         check_fit(mountpoint)
         self._dataset = dataset
         self._mountpoint = mountpoint
@@ -104,7 +102,7 @@ class MountProcess:
         self._failure: BaseException | None = None
         self._view: View
         self._source: CiphertextSource
-        self._view, self._source = open_view(dataset, keys, options.cache, self._loop.about_to_block)
+        self._view, self._source = open_view(self._loop.about_to_block)
         self._view.on_poison(self._kill_workload)
 
     def report(self) -> Report:
