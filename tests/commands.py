@@ -18,8 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from sealfs.keys import Identity
+from sealfs.mount.control import report_of
 from sealfs.mount.points import mounted_type
 
 BIN = Path(sys.executable).parent
@@ -49,10 +51,11 @@ class Outcome:
 
     @property
     def complaint(self) -> str:
-        """The one line that says what went wrong."""
-        assert self.stderr.count("\n") == 1, self.stderr
-        assert self.stderr.startswith("sealfs: ")
-        return self.stderr.removeprefix("sealfs: ").rstrip("\n")
+        """The one line that says what went wrong; the note about whom it trusts from now on does not count."""
+        lines = [line for line in self.stderr.splitlines() if not line.startswith("sealfs: first use of ")]
+        assert len(lines) == 1, self.stderr
+        assert lines[0].startswith("sealfs: ")
+        return lines[0].removeprefix("sealfs: ")
 
 
 class Sealfs:
@@ -160,8 +163,10 @@ class Mounted:
         return self.log.read_text(errors="replace")
 
     def status(self) -> dict[str, Any]:
-        """What `sealfs status` says of it, be it good or bad."""
-        (report,) = self.sealfs("status", "--json", self.path, code=None).json
+        """What it answers to `sealfs status`."""
+        with mock.patch.dict(os.environ, {"XDG_RUNTIME_DIR": self.sealfs.env["XDG_RUNTIME_DIR"]}):
+            report = report_of(str(self.path))
+        assert report is not None
         return dict(report)
 
     def wait_until(self, words: str) -> None:
