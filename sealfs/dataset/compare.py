@@ -15,7 +15,7 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sealfs.dataset.content import open_file
+from sealfs.dataset.content import ChangedWhileReadError, open_file
 from sealfs.dataset.index import HOLE, ROOT, Extent, Index
 from sealfs.dataset.index_builder import IndexBuilder
 from sealfs.dataset.objects import PACKS, ObjectRef, object_id_of
@@ -209,7 +209,10 @@ class Comparison:
         if entry.size != status.st_size:
             return False
         if self._checksum:
-            return _digest(self._top, path, entry.size) == self._index.sha256(old)
+            try:
+                return _digest(self._top, path, entry.size) == self._index.sha256(old)
+            except ChangedWhileReadError:  # it has become shorter
+                return False
         return entry.mtime_ns == status.st_mtime_ns
 
     def _count_removed(self) -> None:

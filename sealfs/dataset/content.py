@@ -113,10 +113,18 @@ class OpenFile:
             if data > offset:
                 yield Run(offset, data - offset, hole=True)
             if data < size:
-                end = min(size, os.lseek(self.descriptor, data, os.SEEK_HOLE))
+                end = min(size, self._end_of_data(data))
                 yield Run(data, end - data, hole=False)
                 data = end
             offset = data
+
+    def _end_of_data(self, offset: int) -> int:
+        try:
+            return os.lseek(self.descriptor, offset, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # there was data a moment ago
+                raise ChangedWhileReadError from None
+            raise
 
     @property
     def sparse(self) -> bool:

@@ -16,11 +16,19 @@ from sealfs.dataset.keyring import MAX_KEYRING_SIZE, DatasetKeys, Keyring
 from sealfs.dataset.objects import HEAD, ObjectRef
 from sealfs.dataset.snapshot import MAX_HEAD_SIZE, MAX_SNAPSHOT_SIZE, MAX_SUMMARY_SIZE, Head, Snapshot
 from sealfs.dataset.trust import TrustStore
-from sealfs.errors import IntegrityError, KeyAccessError, NotADatasetError, ObjectNotFoundError, ObjectSizeError
+from sealfs.errors import (
+    IntegrityError,
+    KeyAccessError,
+    NotADatasetError,
+    ObjectNotFoundError,
+    ObjectSizeError,
+    UsageError,
+)
 from sealfs.keys import Identity, Signer
 from sealfs.store.base import ObjectStore
 
 _SUMMARY_SEGMENT = 16 << 10
+_MAX_MESSAGE_SIZE = MAX_SUMMARY_SIZE - (1 << 10)  # leaves room for the counts and for FLOE
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,15 @@ class Summary:
         """Return the ciphertext for a snapshot."""
         document = canonical_json({name: getattr(self, name) for name in self.__slots__})
         return bytes(floe.encrypt(keys.summary_key(epoch), keys.dataset, document, _SUMMARY_SEGMENT))
+
+    def check(self) -> None:
+        """Refuse a message that no reader would take.
+
+        Raises:
+            UsageError: It is too long.
+        """
+        if len(canonical_json(self.message)) > _MAX_MESSAGE_SIZE:
+            raise UsageError("the message is too long", f"{_MAX_MESSAGE_SIZE // 1024} KiB of JSON text is the most")
 
     @classmethod
     def open(cls, snapshot: Snapshot, keys: DatasetKeys) -> Summary:

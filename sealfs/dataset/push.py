@@ -27,7 +27,8 @@ from sealfs.dataset.sealing import Earlier, FileSealer
 from sealfs.dataset.session import PushSession
 from sealfs.dataset.snapshot import Snapshot
 from sealfs.dataset.trust import TrustStore
-from sealfs.errors import IntegrityError, KeyAccessError, NotADatasetError, TrustError
+from sealfs.errors import IntegrityError, KeyAccessError, NotADatasetError, TrustError, UsageError
+from sealfs.floe import MAX_SEGMENT_LENGTH, MIN_SEGMENT_LENGTH
 from sealfs.keys import Identity, Recipient, Signer
 from sealfs.progress import Progress, Silent
 from sealfs.store.base import ObjectStore
@@ -131,7 +132,9 @@ class Push:
             LocalIOError: A source file can't be read or sealed.
             TrustError: The dataset is signed by somebody else.
             StoreError: The store can't be used.
+            UsageError: The options make no dataset that could be read.
         """
+        self._check_options()
         with contextlib.closing(Journal(self._top, self._store.uri)) as journal:
             parent = self._open_parent()
             self._progress.begin("scanning", 0)
@@ -141,6 +144,13 @@ class Push:
                 self._forget_finished(journal)
                 return PushResult(comparison.plan, None)
             return self._seal_and_publish(journal, parent, comparison, added)
+
+    def _check_options(self) -> None:
+        Summary("push", self._options.message).check()
+        if not MIN_SEGMENT_LENGTH <= self._options.segment_length <= MAX_SEGMENT_LENGTH:
+            raise UsageError(
+                f"a segment has {MIN_SEGMENT_LENGTH} to {MAX_SEGMENT_LENGTH} bytes", "leave out --segment-length"
+            )
 
     def _open_parent(self) -> _Parent | None:
         try:

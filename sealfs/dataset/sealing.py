@@ -96,6 +96,7 @@ class FileSealer:
         self._progress = progress
         self._writer: PackWriter[_Reading] = PackWriter(seal, self._pack_done, jobs)
         self._large: list[_Reading] = []
+        self._new: set[str] = set()  # names of the packs that this push sent
         self.resumed = 0
 
     def seal(self, numbers: Iterable[int]) -> None:
@@ -111,7 +112,9 @@ class FileSealer:
         finally:
             self._writer.close()
         for reading in self._large:
-            self._finish_large(reading)
+            if not reading.given_up:
+                self._finish_large(reading)
+        self._store.delete(self._new.difference(ref.name for ref in self._packs.refs))
 
     def _seal_file(self, number: int) -> None:
         path = self._builder.path(number)
@@ -125,6 +128,7 @@ class FileSealer:
                         self._read_large(reading, file)
                 except ChangedWhileReadError:
                     reading.given_up = True
+                    self._writer.flush()  # what was read of it shares no pack with what follows
                     continue
                 self._progress.advance(file.state.size)
                 return
@@ -196,6 +200,7 @@ class FileSealer:
 
     def _pack_done(self, pack: SealedPack, pieces: list[tuple[_Reading, Piece]]) -> None:
         self._sent(pack, [piece for _, piece in pieces])
+        self._new.add(pack.ref.name)
         for reading, piece in pieces:
             if reading in self._large:
                 reading.sent.append((pack, piece))
@@ -203,9 +208,6 @@ class FileSealer:
                 self._set_small(reading.number, pack, piece)
 
     def _finish_large(self, reading: _Reading) -> None:
-        if reading.given_up:
-            self._store.delete([pack.ref.name for pack, _ in reading.sent])
-            return
         runs = [
             (piece.offset, Extent(self._packs.add(pack), piece.pack_offset, piece.length))
             for pack, piece in reading.sent

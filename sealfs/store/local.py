@@ -94,8 +94,10 @@ class LocalStore:
 
     def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` from `offset` bytes on; see `ObjectStore.read_into`."""
-        with _telling("read", key):
+        try:  # no context manager here: this is the hot path of a mount
             _fill(self._open_file(key), offset, buffer.cast("B"), key)
+        except OSError as error:
+            raise _translated(error, "read", key) from error
 
     def put(self, key: str, data: ReadableBuffer, *, if_absent: bool = False, if_match: str | None = None) -> str:
         """Write an object atomically and durably, return its etag; see `ObjectStore.put`."""
