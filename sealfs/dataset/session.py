@@ -42,14 +42,20 @@ class PushSession:
         return True
 
     def renew(self) -> None:
-        """Write the marker, unless that was done a short while ago."""
+        """Write the marker, unless that was done a short while ago.
+
+        Raises:
+            ConflictError: A `gc` has removed it meanwhile, and perhaps objects of the push.
+        """
         now = time.monotonic()
         if not self._renewed or now - self._renewed > RENEW_EVERY:
+            if self._renewed:
+                self.check()
             self._store.put(self._key, b"sealfs push in progress\n")
             self._renewed = now
 
     def check(self) -> None:
-        """Make sure, before the head moves, that no `gc` has given this push up.
+        """Make sure that no `gc` has given this push up, above all before the head moves.
 
         Raises:
             ConflictError: The marker is gone, and objects of the push may be, too.
