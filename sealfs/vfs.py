@@ -85,7 +85,7 @@ class View:
         self._whole: ByteCache[int] = ByteCache(max(whole_file_cache, whole_file_limit))
         self._authenticated = bytearray(index.entries)
         self._maps: dict[int, _FileMap] = {}
-        self._paths: dict[bytes, int] = {}
+        self._paths: dict[bytes, int] = {b"": ROOT}
         self._poison_lock = threading.Lock()
         self._listeners: list[Callable[[str], None]] = []
         self.poisoned: str | None = None
@@ -123,11 +123,20 @@ class View:
         self.check()
         number = self._paths.get(path)
         if number is None:
-            number = self._guarded(self.index.resolve, path)
+            number = self._guarded(self._find, path)
             if len(self._paths) >= _MAX_KNOWN_PATHS:
-                self._paths.clear()
+                self._paths = {b"": ROOT}
             self._paths[path] = number
         return number
+
+    def _find(self, path: bytes) -> int:
+        """Search in the directory, which is usually known already, instead of going down from the root."""
+        parent, _, name = path.rpartition(b"/")
+        directory = self._paths.get(parent)
+        if directory is None or name in {b"", b"."} or not self.index.entry(directory).is_directory:
+            return self.index.resolve(path)
+        number = self.index.find(directory, name)
+        return self.index.resolve(path) if number is None else number
 
     def _guarded(self, call: Callable[[bytes], int], path: bytes) -> int:
         try:
@@ -225,7 +234,9 @@ class View:
         file = self._maps.get(number)
         if file is None:
             extents = self.index.extents(number)
-            starts = [0, *accumulate(extent.length for extent in extents)][:-1]
+            starts = [0]
+            if len(extents) > 1:
+                starts += accumulate(extent.length for extent in extents[:-1])
             if len(self._maps) >= _MAX_FILE_MAPS:
                 self._maps.clear()
             file = self._maps[number] = _FileMap(self.index.entry(number).size, extents, starts)
