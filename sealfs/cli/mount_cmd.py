@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -95,7 +96,7 @@ def command(
         return _serve(uri, target, identity, signer, allow_other, cache, workload, ready)
 
     if foreground or workload:
-        return serve(lambda: note(f"{uri} is mounted on {mountpoint}"))
+        _leave(serve(lambda: note(f"{uri} is mounted on {mountpoint}")))
     return _in_background(serve, target)
 
 
@@ -145,7 +146,14 @@ def _in_background(serve: Callable[[Callable[[], None]], int], mountpoint: str) 
         os.write(tell, b"1")
         os.close(tell)
 
-    return serve(ready)
+    _leave(serve(ready))
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: a request that still hangs at a dead store must not hold up who unmounted."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _detach(mountpoint: str) -> None:

@@ -284,7 +284,7 @@ class BlockCache:
     def close(self) -> None:
         """See `CiphertextSource`; fetches under way are given up."""
         self._closing.set()
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._blocks.close()
         self._store.close()
 
