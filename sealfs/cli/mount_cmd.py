@@ -66,7 +66,7 @@ def command(
     deadline: float,
     signer: Signer | None,
     identity_path: Path | None,
-) -> int:
+) -> NoReturn:
     """Mount the dataset at URI[@VERSION] on the empty folder MOUNTPOINT, read-only.
 
     Returns when the mount is there and leaves a process behind that serves it; 'sealfs umount' ends it. With
@@ -96,8 +96,10 @@ def command(
         return _serve(uri, target, identity, signer, allow_other, cache, workload, ready)
 
     if foreground or workload:
-        _leave(serve(lambda: note(f"{uri} is mounted on {mountpoint}")))
-    return _in_background(serve, target)
+        code = serve(lambda: note(f"{uri} is mounted on {mountpoint}"))
+    else:
+        code = _in_background(serve, target)
+    _leave(code)
 
 
 def _serve(
@@ -146,7 +148,7 @@ def _in_background(serve: Callable[[Callable[[], None]], int], mountpoint: str) 
         os.write(tell, b"1")
         os.close(tell)
 
-    _leave(serve(ready))
+    return serve(ready)
 
 
 def _leave(code: int) -> NoReturn:
