@@ -188,7 +188,7 @@ _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 def _parse_pack(member: object) -> ObjectRef:
     match member:
         case [str(name), int(size), str(digest)] if (
-            _PACK_NAME.fullmatch(name) and _SHA256_HEX.fullmatch(digest) and 0 < size < 1 << 48
+            size is not True and _PACK_NAME.fullmatch(name) and _SHA256_HEX.fullmatch(digest) and 0 < size < 1 << 48
         ):
             return ObjectRef(name, size, bytes.fromhex(digest))
     raise IntegrityError("snapshot has no valid 'packs'")
