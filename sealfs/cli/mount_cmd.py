@@ -85,7 +85,7 @@ def command(
     """
     identity = None if ciphertext else open_identity(identity_path)
     cache = CacheSettings(
-        directory=(cache_dir or cache_directory()) if cache_size else None,
+        directory=(cache_dir or cache_directory()).absolute() if cache_size else None,  # survives chdir
         disk_size=cache_size,
         memory_size=cache_memory,
         deadline=deadline,

@@ -11,6 +11,7 @@ thread that is going to wait for the network, so that a single-threaded server c
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -63,6 +64,7 @@ class DiskBlocks:
         self._limit = limit
         self._lock = threading.Lock()
         self._sizes: OrderedDict[BlockKey, int] = OrderedDict()
+        self._being_written: set[BlockKey] = set()  # counted in `size`, and nobody's to evict
         self.size = 0
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,10 +100,10 @@ class DiskBlocks:
         for _, key, size in sorted(found):
             self._sizes[key] = size
             self.size += size
-        self._evict()
+        self._evict(self._limit)
 
-    def _evict(self) -> None:
-        while self.size > self._limit and self._sizes:
+    def _evict(self, limit: int) -> None:
+        while self.size > limit and self._sizes:
             key, size = self._sizes.popitem(last=False)
             self.size -= size
             self._path(key).unlink(missing_ok=True)
@@ -133,15 +135,23 @@ class DiskBlocks:
 
     def put(self, key: BlockKey, data: bytearray) -> None:
         """Keep a block; room is made first, so that the limit holds at every moment."""
-        if len(data) > self._limit:
-            return
         with self._lock:
-            if key in self._sizes:
+            if key in self._sizes or key in self._being_written:
                 return
-            self._sizes[key] = len(data)
+            self._evict(self._limit - len(data))
+            if self.size + len(data) > self._limit:
+                return  # larger than the limit, or others are being written and take up all of it
+            self._being_written.add(key)
             self.size += len(data)
-            self._evict()
-        path = self._path(key)
+        written = self._write(self._path(key), data)
+        with self._lock:
+            self._being_written.remove(key)
+            if written:
+                self._sizes[key] = len(data)
+            else:
+                self.size -= len(data)
+
+    def _write(self, path: Path, data: bytearray) -> bool:
         temporary = path.with_name(f"{path.name}.tmp")
         try:
             path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -152,8 +162,10 @@ class DiskBlocks:
             temporary.replace(path)
         except OSError as error:
             log.warning("cannot cache a block on disk (%s); going on without", error.strerror)
-            temporary.unlink(missing_ok=True)
-            self.discard(key)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            return False
+        return True
 
     def discard(self, key: BlockKey) -> bool:
         """Drop a block; say whether it was here."""
@@ -162,7 +174,7 @@ class DiskBlocks:
             if size is None:
                 return False
             self.size -= size
-        self._path(key).unlink(missing_ok=True)
+            self._path(key).unlink(missing_ok=True)
         return True
 
     def close(self) -> None:
