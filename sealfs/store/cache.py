@@ -19,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -93,7 +93,7 @@ class DiskBlocks:
             flat, _, block = path.name.rpartition(".")
             kind, _, rest = flat.partition("_")
             if not block.isdigit() or not rest:
-                path.unlink(missing_ok=True)
+                _remove(path)
                 continue
             status = path.stat()
             found.append((status.st_mtime, (f"{kind}/{rest}", int(block)), status.st_size))
@@ -106,7 +106,7 @@ class DiskBlocks:
         while self.size > limit and self._sizes:
             key, size = self._sizes.popitem(last=False)
             self.size -= size
-            self._path(key).unlink(missing_ok=True)
+            _remove(self._path(key))
 
     def __contains__(self, key: BlockKey) -> bool:
         return key in self._sizes
@@ -135,12 +135,14 @@ class DiskBlocks:
 
     def put(self, key: BlockKey, data: bytearray) -> None:
         """Keep a block; room is made first, so that the limit holds at every moment."""
+        if len(data) > self._limit:
+            return
         with self._lock:
             if key in self._sizes or key in self._being_written:
                 return
             self._evict(self._limit - len(data))
             if self.size + len(data) > self._limit:
-                return  # larger than the limit, or others are being written and take up all of it
+                return  # others are being written and take up all of it
             self._being_written.add(key)
             self.size += len(data)
         written = self._write(self._path(key), data)
@@ -162,8 +164,7 @@ class DiskBlocks:
             temporary.replace(path)
         except OSError as error:
             log.warning("cannot cache a block on disk (%s); going on without", error.strerror)
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            _remove(temporary)
             return False
         return True
 
@@ -174,7 +175,7 @@ class DiskBlocks:
             if size is None:
                 return False
             self.size -= size
-            self._path(key).unlink(missing_ok=True)
+            _remove(self._path(key))
         return True
 
     def close(self) -> None:
@@ -265,7 +266,7 @@ class BlockCache:
                 flight = self._fetch(key, size)
                 if self.about_to_block is not None and not flight.done():
                     self.about_to_block()
-                piece[:] = memoryview(flight.result())[start : start + len(piece)]
+                piece[:] = memoryview(_landed(flight))[start : start + len(piece)]
             offset += len(piece)
             buffer = buffer[len(piece) :]
 
@@ -285,7 +286,7 @@ class BlockCache:
         for block in range(-(-size // BLOCK_SIZE)):
             flight = self._flying.get((name, block))
             if flight is not None:
-                flight.result()
+                _landed(flight)
 
     def discard(self, name: str, offset: int, length: int) -> bool:
         """See `CiphertextSource`; even what is not here any more may have been read a moment ago."""
@@ -295,7 +296,8 @@ class BlockCache:
 
     def close(self) -> None:
         """See `CiphertextSource`; fetches under way are given up."""
-        self._closing.set()
+        with self._lock:  # nobody is between looking at it and submitting
+            self._closing.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._blocks.close()
         self._store.close()
@@ -304,6 +306,8 @@ class BlockCache:
         with self._lock:
             flight = self._flying.get(key)
             if flight is None:
+                if self._closing.is_set():
+                    raise StoreError("the mount is being closed")
                 self.counters.misses += 1
                 flight = self._flying[key] = self._pool.submit(self._load, key, size)
         return flight
@@ -338,3 +342,15 @@ class BlockCache:
             if self._closing.wait(pause):
                 raise StoreError("the mount is being closed")
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _landed(flight: Future[bytearray]) -> bytearray:
+    try:
+        return flight.result()
+    except CancelledError:
+        raise StoreError("the mount is being closed") from None
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # what is left does no harm: it is fetched or tried again
+        path.unlink()
