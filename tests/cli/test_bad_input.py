@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from commands import BIN, PATIENCE, Outcome, Sealfs, objects
+from commands import BIN, PATIENCE, InProcess, Outcome, Sealfs, objects
 from servers import Server, moto_server
-
-from cli.conftest import InProcess
 
 READERS = (
     ("ls", "{}"),
@@ -37,7 +35,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 class Reading:
-    """A verb that reads, by a user of one's choice; `mount` needs a process, as it may fork."""
+    """A verb that reads, by a user of one's choice."""
 
     def __init__(self, words: tuple[str, ...], folder: Path) -> None:
         self._words = words
@@ -45,10 +43,6 @@ class Reading:
 
     def __call__(self, user: InProcess, uri: object, code: int | None) -> Outcome:
         words = [word.format(uri) for word in self._words]
-        if words[0] == "mount":
-            process = Sealfs(user.home)
-            process.env = user.env
-            return process(*words, code=code, cwd=self._folder)
         return user(*words, code=code, cwd=self._folder)
 
 
@@ -250,15 +244,13 @@ class TestBucket:
             complaint = sealfs(*words, "s3://no-such-bucket/x", env=moto.environment(), code=7).complaint
             assert "there is no such bucket" in complaint
 
-    def test_endpoint_down(
-        self, sealfs: InProcess, process: Sealfs, source: Path, moto: Server, folder: Path
-    ) -> None:
+    def test_endpoint_down(self, sealfs: InProcess, source: Path, moto: Server, folder: Path) -> None:
         env = moto.environment() | {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}
         for words in (["ls"], ["push", source], ["verify"], ["gc"], ["stat"], ["log"]):
             complaint = sealfs(*words, "s3://bucket/x", env=env, code=7).complaint
             assert "no complete answer from 127.0.0.1:9" in complaint
             assert "AWS_ENDPOINT_URL" in complaint
-        assert process("mount", "s3://bucket/x", "mnt", env=env, code=7, cwd=folder).complaint
+        assert sealfs("mount", "s3://bucket/x", "mnt", env=env, code=7, cwd=folder).complaint
 
     def test_no_credentials(self, sealfs: InProcess, moto: Server) -> None:
         env = {"AWS_ENDPOINT_URL": moto.endpoint, "AWS_DEFAULT_REGION": "us-east-1"}

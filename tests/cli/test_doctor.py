@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from commands import InProcess
 from mount.bucket import PLACE, running_bucket
-
-from cli.conftest import InProcess
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no /dev/fuse")

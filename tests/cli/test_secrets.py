@@ -6,10 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import Sealfs, mounted
+from commands import InProcess, Sealfs, mounted
 from mount.bucket import PLACE, running_bucket
-
-from cli.conftest import InProcess
 
 PHRASE = "hunter2-hunter2"
 SECRET_KEY = "a-secret-that-nobody-may-see"

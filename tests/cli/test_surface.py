@@ -15,10 +15,9 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import BIN, PATIENCE, Sealfs, python, wait_for
+from commands import BIN, PATIENCE, InProcess, Sealfs, python, wait_for
 
 import sealfs as package
-from cli.conftest import InProcess
 from sealfs.cli.main import cli
 from sealfs.errors import SealfsError
 
