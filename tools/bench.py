@@ -884,6 +884,12 @@ def interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def handle_signals() -> None:
+    """Take everything down when told to end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+
+
 def main() -> int:
     """Measure, print, and write bench-output/."""
     parser = argparse.ArgumentParser(prog="tools/bench", description="Compare sealfs's mount with its peers.")
@@ -898,8 +904,7 @@ def main() -> int:
     size = QUICK if args.quick else FULL
     if args.rounds:
         size = Size(**(vars(size) | {"rounds": args.rounds}))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, interrupt)
+    handle_signals()
     raise_priority()
     began = time.monotonic()
     try:
