@@ -1,0 +1,1 @@
+"""What runs in an enclave, or prepares one: results out, keys in, measuring."""
