@@ -124,3 +124,9 @@ class FormatError(SealfsError):
 
     exit_code = 11
     default_hint = "a newer sealfs wrote this: upgrade sealfs"
+
+
+class ExecutorError(SealfsError):
+    """A workload cannot be run in the place that was asked for: a tool or a file is missing, or does not fit."""
+
+    exit_code = 12

@@ -33,6 +33,7 @@ _VERBS = {
     "rotate": "Start a new key epoch.",
     "trust": "Show or change whose signature is believed at an address.",
     "mount": "Mount a dataset as a read-only folder.",
+    "run": "Run a command on sealed data, natively or in an enclave.",
     "umount": "Unmount, and return when it is really gone.",
     "fetch": "Copy a version's objects to a folder, without any key.",
     "warm": "Fetch a dataset's ciphertext into the cache ahead of time.",
@@ -49,7 +50,8 @@ Exit codes:
    3  no such dataset or path     9  local file or disk problem
    4  no usable key              10  mount problem
    5  data does not authenticate 11  written by a newer sealfs
- 130  interrupted
+ 130  interrupted                12  no place to run it: tool or file missing
+  85  run: the workload's in-process reader found data that does not authenticate
 \b
 Three steps:
   sealfs keygen
