@@ -24,8 +24,8 @@ from cryptography.hazmat.primitives import hpke
 from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
-from securesystemslib.signer import CryptoSigner, SSlibKey
 
+from sealfs.dsse import CryptoSigner, SSlibKey
 from sealfs.errors import KeyAccessError, LocalIOError, UsageError
 
 RECIPIENT_PREFIX = "sealfs-recipient-1:"

@@ -25,7 +25,8 @@ from sealfs.progress import Progress
 from sealfs.vfs import View
 
 _STEP = 4 << 20
-_ZEROS = bytes(_STEP)
+_GRAIN = 64 << 10  # zeros that fill so much become a hole
+_ZEROS = memoryview(bytes(_GRAIN))
 
 
 @dataclass(slots=True)
@@ -148,8 +149,7 @@ class Pull:
             piece = self._buffer[: min(_STEP, entry.size - offset)]
             self._view.read_into(entry.number, offset, piece)
             digest.update(piece)
-            if piece != _ZEROS[: len(piece)]:  # what stays unwritten is a hole
-                _write_all(descriptor, piece, offset)
+            _write_data(descriptor, piece, offset)
             self._progress.advance(len(piece))
         return digest.digest()
 
@@ -157,6 +157,20 @@ class Pull:
         entry, place = index.entry(number), self._place(index, number)
         os.chmod(place, stat.S_IMODE(entry.mode))
         os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns))
+
+
+def _write_data(descriptor: int, piece: memoryview, offset: int) -> None:
+    """Write what is not zeros; what stays unwritten is a hole."""
+    start: int | None = None
+    for at in range(0, len(piece), _GRAIN):
+        grain = piece[at : at + _GRAIN]
+        if grain != _ZEROS[: len(grain)]:
+            start = at if start is None else start
+        elif start is not None:
+            _write_all(descriptor, piece[start:at], offset + start)
+            start = None
+    if start is not None:
+        _write_all(descriptor, piece[start:], offset + start)
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:

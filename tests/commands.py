@@ -106,7 +106,7 @@ class Sealfs:
         """
         env = self.env | options.pop("env", {})
         done = subprocess.run(
-            [BIN / "sealfs", *map(_word, arguments)],
+            [BIN / "sealfs", *map(word, arguments)],
             env=env,
             input=options.pop("stdin", b""),
             capture_output=True,
@@ -123,7 +123,7 @@ class Sealfs:
         """Begin a verb in the background, with all it says in `log`."""
         with log.open("wb") as output:
             return subprocess.Popen(
-                [BIN / "sealfs", *map(_word, arguments)],
+                [BIN / "sealfs", *map(word, arguments)],
                 env=self.env | (env or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -132,7 +132,7 @@ class Sealfs:
             )
 
 
-def _word(argument: object) -> str | bytes:
+def word(argument: object) -> str | bytes:
     return argument if isinstance(argument, bytes) else str(argument)
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -65,7 +66,7 @@ def command(
     deadline: float,
     signer: Signer | None,
     identity_path: Path | None,
-) -> int:
+) -> NoReturn:
     """Mount the dataset at URI[@VERSION] on the empty folder MOUNTPOINT, read-only.
 
     Returns when the mount is there and leaves a process behind that serves it; 'sealfs umount' ends it. With
@@ -84,7 +85,7 @@ def command(
     """
     identity = None if ciphertext else open_identity(identity_path)
     cache = CacheSettings(
-        directory=(cache_dir or cache_directory()) if cache_size else None,
+        directory=(cache_dir or cache_directory()).absolute() if cache_size else None,  # survives chdir
         disk_size=cache_size,
         memory_size=cache_memory,
         deadline=deadline,
@@ -95,8 +96,10 @@ def command(
         return _serve(uri, target, identity, signer, allow_other, cache, workload, ready)
 
     if foreground or workload:
-        return serve(lambda: note(f"{uri} is mounted on {mountpoint}"))
-    return _in_background(serve, target)
+        code = serve(lambda: note(f"{uri} is mounted on {mountpoint}"))
+    else:
+        code = _in_background(serve, target)
+    _leave(code)
 
 
 def _serve(
@@ -146,6 +149,13 @@ def _in_background(serve: Callable[[Callable[[], None]], int], mountpoint: str) 
         os.close(tell)
 
     return serve(ready)
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process now: a request that still hangs at a dead store must not hold up who unmounted."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _detach(mountpoint: str) -> None:

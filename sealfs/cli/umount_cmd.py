@@ -6,7 +6,7 @@ import os
 
 import click
 
-from sealfs.mount.points import unmount
+from sealfs.mount.points import mounted_type, unmount
 
 
 @click.command()
@@ -15,4 +15,7 @@ from sealfs.mount.points import unmount
 def command(mountpoint: str, lazy: bool) -> None:
     """Unmount MOUNTPOINT, and return when the mount and the process behind it are really gone."""
     parent, name = os.path.split(os.path.abspath(mountpoint))
-    unmount(os.path.join(os.path.realpath(parent), name), lazy=lazy)
+    place = os.path.join(os.path.realpath(parent), name)
+    if mounted_type(place) is None:  # only then look at the last part, which hangs where a mount hangs
+        place = os.path.realpath(place)
+    unmount(place, lazy=lazy)

@@ -35,6 +35,9 @@ MAX_ENTRIES: Final = (1 << 32) - 2
 ROOT: Final = 0
 HOLE: Final = 0xFFFFFFFF  # an extent of zeros that no pack holds
 
+_MAX_FILE_SIZE: Final = (1 << 63) - 1  # what lseek takes
+_NO_NAMES: Final = frozenset({b"", b".", b".."})
+
 # name, item format (one character: a number; "Ns": N bytes), counted by
 COLUMNS: Final = (
     ("name_offset", "I", "entries+1"),
@@ -208,14 +211,20 @@ class Index:
     def entry(self, number: int) -> Entry:
         """Return the metadata of entry `number`."""
         self._check(number)
-        return Entry(number, self._mode[number], self._size[number], self._mtime_ns[number])
+        size = self._size[number]
+        if size > _MAX_FILE_SIZE:
+            raise IntegrityError("the index has a file larger than files can be")
+        return Entry(number, self._mode[number], size, self._mtime_ns[number])
 
     def name(self, number: int) -> bytes:
         """Return an entry's name in its directory (empty for the root)."""
         start, end = self._name_offset[number], self._name_offset[number + 1]
         if not start <= end <= len(self._names):
             raise IntegrityError("the index has a name out of bounds")
-        return bytes(self._names[start:end])
+        name = bytes(self._names[start:end])
+        if number != ROOT and (name in _NO_NAMES or b"/" in name or b"\0" in name):
+            raise IntegrityError("the index has a name that no file can have")
+        return name
 
     def parent(self, number: int) -> int:
         """Return the number of the directory that holds an entry; the root holds itself."""
@@ -237,7 +246,10 @@ class Index:
         first, count = self._first[directory], self._count[directory]
         if not stat.S_ISDIR(self._mode[directory]):
             raise NotADatasetError(f"'{self._shown(directory)}' is not a directory")
-        if count and not directory < first <= first + count <= self.entries:
+        if count and not (
+            directory < first <= first + count <= self.entries
+            and self._parent[first] == directory == self._parent[first + count - 1]
+        ):
             raise IntegrityError("the index has a directory out of bounds")
         return range(first, first + count)
 
@@ -321,12 +333,16 @@ class Index:
 
     def walk(self, top: int = ROOT) -> Iterator[int]:
         """Yield `top` and all below it, each directory before what it holds, in the provider's order."""
-        pending = [top]
+        pending, found = [top], 1
         while pending:
             number = pending.pop()
             yield number
             if stat.S_ISDIR(self._mode[number]):
-                pending.extend(reversed(self.children(number)))
+                children = self.children(number)
+                found += len(children)
+                if found > self.entries:
+                    raise IntegrityError("the index's directories do not form a tree")
+                pending.extend(reversed(children))
 
     def totals(self) -> tuple[int, int]:
         """Return (number of regular files, bytes in them)."""

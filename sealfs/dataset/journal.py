@@ -13,7 +13,6 @@ import base64
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,7 +79,11 @@ class Journal:
             ) from None
 
     def read(self) -> tuple[Start | None, list[tuple[SealedPack, list[Piece]]]]:
-        """Return what an earlier push left: its start, and the packs it sent."""
+        """Return what an earlier push left: its start, and the packs it sent.
+
+        Raises:
+            FormatError: A newer sealfs left it.
+        """
         self._file.seek(0)
         start: Start | None = None
         packs: list[tuple[SealedPack, list[Piece]]] = []
@@ -88,13 +91,13 @@ class Journal:
             if not line.endswith(b"\n"):
                 break
             try:
-                fields = Fields(json.loads(line), "journal")
+                fields = Fields.parse(line, "journal")
                 if start is None:
                     fields.check_version()
                     start = _parse_start(fields)
                 else:
                     packs.append(_parse_pack(fields))
-            except (ValueError, IntegrityError):
+            except (ValueError, IntegrityError):  # ValueError: base64 and hex
                 break
         return start, packs
 

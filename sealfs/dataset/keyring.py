@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
-from sealfs.errors import IntegrityError, KeyAccessError
+from sealfs.errors import IntegrityError, KeyAccessError, UsageError
 from sealfs.floe import KEY_SIZE
 from sealfs.keys import Identity, Recipient
 
@@ -144,7 +144,10 @@ class Keyring:
             raise IntegrityError("the keyring belongs to another dataset")
         entries: dict[Recipient, bytes] = {}
         for entry in fields.objects("recipients", MAX_RECIPIENTS):
-            recipient = Recipient.parse(entry.text("recipient"))
+            try:
+                recipient = Recipient.parse(entry.text("recipient"))
+            except UsageError as error:
+                raise IntegrityError(f"keyring: {error.message}") from None
             pattern = f"([0-9a-f]{{2}}){{1,{_WRAPPED_SIZE_LIMIT}}}"
             entries[recipient] = bytes.fromhex(entry.text("wrapped", pattern))
         return cls(dataset, entries)

@@ -13,12 +13,10 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import Error as SecuresystemslibError
-
 from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_EPOCHS
 from sealfs.dataset.objects import INDEXES, KEYRINGS, PACKS, SNAPSHOTS, ObjectRef
+from sealfs.dsse import DsseError, Envelope
 from sealfs.errors import IntegrityError, TrustError, UsageError
 from sealfs.floe import MAX_SEGMENT_LENGTH, MIN_SEGMENT_LENGTH
 from sealfs.keys import Identity, Signer
@@ -148,14 +146,14 @@ def _open_envelope(data: bytes) -> Envelope:
     payload = fields.text("payload", r"[A-Za-z0-9+/=_-]*")
     try:
         return Envelope.from_dict({"payload": payload, "payloadType": payload_type, "signatures": signatures})
-    except (ValueError, KeyError, SecuresystemslibError):
+    except (ValueError, KeyError, DsseError):
         raise IntegrityError("the snapshot's envelope is malformed") from None
 
 
 def _check_signature(envelope: Envelope, signer: Signer) -> None:
     try:
         envelope.verify([signer.verification_key()], 1)
-    except (SecuresystemslibError, ValueError):
+    except (DsseError, ValueError):
         raise TrustError(
             f"the snapshot does not carry a valid signature of {signer}",
             "do not use this data; tell its provider",
@@ -188,7 +186,7 @@ _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
 def _parse_pack(member: object) -> ObjectRef:
     match member:
         case [str(name), int(size), str(digest)] if (
-            _PACK_NAME.fullmatch(name) and _SHA256_HEX.fullmatch(digest) and 0 < size < 1 << 48
+            size is not True and _PACK_NAME.fullmatch(name) and _SHA256_HEX.fullmatch(digest) and 0 < size < 1 << 48
         ):
             return ObjectRef(name, size, bytes.fromhex(digest))
     raise IntegrityError("snapshot has no valid 'packs'")

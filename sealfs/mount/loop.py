@@ -17,6 +17,7 @@ import ctypes
 import errno
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -159,17 +160,27 @@ class Loop:
             _fuse_invalidate_path(self._fuse, path)
 
     def stop(self, patience: float = 2.0) -> None:
-        """Unmount, lazily if files are still open, and wait for the threads at most `patience` seconds."""
+        """Unmount, lazily if files are still open, and wait for the threads, in all `patience` seconds."""
         if self._fuse is None:
             return
         _session_exit(self._session)
         _fuse_unmount(self._fuse)
         self.ended.set()
-        for thread in list(self._threads):
-            thread.join(patience)
-        if not self._threads:  # a thread that still waits for the network would find its memory gone
+        if self.join(patience):  # a thread that still waits for the network would find its memory gone
             _fuse_destroy(self._fuse)
         self._fuse = None
+
+    def join(self, patience: float | None = None) -> bool:
+        """Wait for all threads to end, at most `patience` seconds; say whether they have."""
+        give_up = None if patience is None else time.monotonic() + patience
+        while threads := [t for t in list(self._threads) if t is not threading.current_thread()]:
+            left = None if give_up is None else give_up - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            threads[0].join(left)
+            with self._count_lock:
+                self._threads -= {thread for thread in threads if not thread.is_alive()}
+        return True
 
 
 def replace_main(loop: Loop, mountpoint: bytes, on_mounted: Callable[[], None]) -> Callable[..., int]:
@@ -180,6 +191,7 @@ def replace_main(loop: Loop, mountpoint: bytes, on_mounted: Callable[[], None]) 
         loop.serve(operations, size, mountpoint, options)
         on_mounted()
         loop.ended.wait()
+        loop.join()  # mfusepy frees its callbacks when this returns, and a thread may still be in one
         return 0
 
     return main

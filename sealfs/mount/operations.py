@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 MAX_READ = 1 << 20  # bytes per read request: the kernel's own limit
 _KEEP = 365 * 86400  # seconds the kernel may keep what it was told
+_MAX_BACKGROUND = 48  # read-ahead requests at once; below the loop's number of threads, so that some stay free
 _READDIR_PLUS = 1
 _FILL_DIR_PLUS = 2
 _BLOCK = 512
@@ -57,6 +58,8 @@ class ReadOnlyOperations(mfusepy.Operations):  # type: ignore[misc]
         del config_3
         conn_info.max_read = MAX_READ
         conn_info.max_readahead = MAX_READ
+        # Read-ahead of many readers that wait for a slow store; beyond the kernel's default of 12 all others queue.
+        conn_info.max_background = conn_info.congestion_threshold = _MAX_BACKGROUND
 
     def getattr(self, path: str, fh: int | None = None) -> dict[str, int]:
         """Named only."""

@@ -11,6 +11,7 @@ thread that is going to wait for the network, so that a single-threaded server c
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -18,7 +19,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -63,6 +64,7 @@ class DiskBlocks:
         self._limit = limit
         self._lock = threading.Lock()
         self._sizes: OrderedDict[BlockKey, int] = OrderedDict()
+        self._being_written: set[BlockKey] = set()  # counted in `size`, and nobody's to evict
         self.size = 0
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -91,20 +93,20 @@ class DiskBlocks:
             flat, _, block = path.name.rpartition(".")
             kind, _, rest = flat.partition("_")
             if not block.isdigit() or not rest:
-                path.unlink(missing_ok=True)
+                _remove(path)
                 continue
             status = path.stat()
             found.append((status.st_mtime, (f"{kind}/{rest}", int(block)), status.st_size))
         for _, key, size in sorted(found):
             self._sizes[key] = size
             self.size += size
-        self._evict()
+        self._evict(self._limit)
 
-    def _evict(self) -> None:
-        while self.size > self._limit and self._sizes:
+    def _evict(self, limit: int) -> None:
+        while self.size > limit and self._sizes:
             key, size = self._sizes.popitem(last=False)
             self.size -= size
-            self._path(key).unlink(missing_ok=True)
+            _remove(self._path(key))
 
     def __contains__(self, key: BlockKey) -> bool:
         return key in self._sizes
@@ -136,12 +138,22 @@ class DiskBlocks:
         if len(data) > self._limit:
             return
         with self._lock:
-            if key in self._sizes:
+            if key in self._sizes or key in self._being_written:
                 return
-            self._sizes[key] = len(data)
+            self._evict(self._limit - len(data))
+            if self.size + len(data) > self._limit:
+                return  # others are being written and take up all of it
+            self._being_written.add(key)
             self.size += len(data)
-            self._evict()
-        path = self._path(key)
+        written = self._write(self._path(key), data)
+        with self._lock:
+            self._being_written.remove(key)
+            if written:
+                self._sizes[key] = len(data)
+            else:
+                self.size -= len(data)
+
+    def _write(self, path: Path, data: bytearray) -> bool:
         temporary = path.with_name(f"{path.name}.tmp")
         try:
             path.parent.mkdir(exist_ok=True, mode=0o700)
@@ -152,8 +164,9 @@ class DiskBlocks:
             temporary.replace(path)
         except OSError as error:
             log.warning("cannot cache a block on disk (%s); going on without", error.strerror)
-            temporary.unlink(missing_ok=True)
-            self.discard(key)
+            _remove(temporary)
+            return False
+        return True
 
     def discard(self, key: BlockKey) -> bool:
         """Drop a block; say whether it was here."""
@@ -162,7 +175,7 @@ class DiskBlocks:
             if size is None:
                 return False
             self.size -= size
-        self._path(key).unlink(missing_ok=True)
+            _remove(self._path(key))
         return True
 
     def close(self) -> None:
@@ -253,7 +266,7 @@ class BlockCache:
                 flight = self._fetch(key, size)
                 if self.about_to_block is not None and not flight.done():
                     self.about_to_block()
-                piece[:] = memoryview(flight.result())[start : start + len(piece)]
+                piece[:] = memoryview(_landed(flight))[start : start + len(piece)]
             offset += len(piece)
             buffer = buffer[len(piece) :]
 
@@ -273,17 +286,19 @@ class BlockCache:
         for block in range(-(-size // BLOCK_SIZE)):
             flight = self._flying.get((name, block))
             if flight is not None:
-                flight.result()
+                _landed(flight)
 
     def discard(self, name: str, offset: int, length: int) -> bool:
-        """See `CiphertextSource`."""
-        blocks = range(offset // BLOCK_SIZE, -(-(offset + length) // BLOCK_SIZE))
-        return any([self._blocks.discard((name, block)) for block in blocks])
+        """See `CiphertextSource`; even what is not here any more may have been read a moment ago."""
+        for block in range(offset // BLOCK_SIZE, -(-(offset + length) // BLOCK_SIZE)):
+            self._blocks.discard((name, block))
+        return True
 
     def close(self) -> None:
         """See `CiphertextSource`; fetches under way are given up."""
-        self._closing.set()
-        self._pool.shutdown(cancel_futures=True)
+        with self._lock:  # nobody is between looking at it and submitting
+            self._closing.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._blocks.close()
         self._store.close()
 
@@ -291,6 +306,8 @@ class BlockCache:
         with self._lock:
             flight = self._flying.get(key)
             if flight is None:
+                if self._closing.is_set():
+                    raise StoreError("the mount is being closed")
                 self.counters.misses += 1
                 flight = self._flying[key] = self._pool.submit(self._load, key, size)
         return flight
@@ -325,3 +342,15 @@ class BlockCache:
             if self._closing.wait(pause):
                 raise StoreError("the mount is being closed")
             pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+def _landed(flight: Future[bytearray]) -> bytearray:
+    try:
+        return flight.result()
+    except CancelledError:
+        raise StoreError("the mount is being closed") from None
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # what is left does no harm: it is fetched or tried again
+        path.unlink()

@@ -32,7 +32,7 @@ class CiphertextSource(Protocol):
         """Say that a range will probably be wanted soon; returns at once."""
 
     def discard(self, name: str, offset: int, length: int) -> bool:
-        """Forget cached copies of a range; say whether there were any, so that reading again may help."""
+        """Forget cached copies of a range; say whether what was read may have been one, so a retry may help."""
 
     def close(self) -> None:
         """Release threads and files."""
