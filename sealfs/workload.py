@@ -27,11 +27,21 @@ class Workload:
         command: What to run.
         environment: All its environment variables; None for ours.
         folder: Where it starts; None for here.
+        stdin: Descriptor of its standard input; None for ours.
+        pass_fds: More descriptors that it inherits.
     """
 
     def __init__(
-        self, command: Sequence[str], environment: Mapping[str, str] | None = None, folder: str | None = None
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        folder: str | None = None,
+        *,
+        stdin: int | None = None,
+        pass_fds: Sequence[int] = (),
     ) -> None:
+        self._stdin = stdin
+        self._pass_fds = pass_fds
         self._command = command
         self._environment = environment
         self._folder = folder
@@ -50,7 +60,14 @@ class Workload:
             MountError: It can't be started.
         """
         try:
-            process = subprocess.Popen(self._command, process_group=0, env=self._environment, cwd=self._folder)
+            process = subprocess.Popen(
+                self._command,
+                process_group=0,
+                env=self._environment,
+                cwd=self._folder,
+                stdin=self._stdin,
+                pass_fds=self._pass_fds,
+            )
         except OSError as error:
             raise MountError(
                 f"cannot run '{self._command[0]}': {error.strerror}", "check its name and PATH"

@@ -34,6 +34,8 @@ _VERBS = {
     "trust": "Show or change whose signature is believed at an address.",
     "mount": "Mount a dataset as a read-only folder.",
     "run": "Run a command on sealed data, natively or in an enclave.",
+    "measure": "Make an enclave's files for a command, and print its measurement.",
+    "lint": "Say what in an enclave's manifest lets the host in.",
     "umount": "Unmount, and return when it is really gone.",
     "fetch": "Copy a version's objects to a folder, without any key.",
     "warm": "Fetch a dataset's ciphertext into the cache ahead of time.",

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from sealfs.cli.common import (
+    Command,
     RecipientParameter,
     identity_option,
     note,
@@ -46,20 +47,29 @@ class PlacedParameter(click.ParamType[tuple[str, str]]):
         return match[1], os.path.normpath(match[2])
 
 
+def job_options(command: Command) -> Command:
+    """Add the options that say what a run reads and writes, and where it runs."""
+    for option in (
+        click.option("--out-interval", type=click.FloatRange(min=0.1), default=DEFAULT_INTERVAL, show_default=True,
+                     metavar="SECONDS", help="How often results are sealed; a crash loses no more than that."),
+        click.option("--out-recipient", "recipients", multiple=True, type=RecipientParameter(),
+                     help="Who can open the results: recipient strings or .pub files [default: you]."),
+        click.option("--out", type=PlacedParameter(), metavar="URI:/PATH",
+                     help="Where results are sealed to, and where the command writes them."),
+        click.option("--data", "data", multiple=True, type=PlacedParameter(), metavar="URI[@VERSION]:/PATH",
+                     help="A dataset, and where the command sees it. Repeatable."),
+        click.option("--executor", default="native", show_default=True, metavar="NAME",
+                     help="native, gramine_direct, gramine_sgx, occlum, scone, or one that a package added."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("workload", nargs=-1, required=True, metavar="-- COMMAND...")
-@click.option("--executor", default="native", show_default=True, metavar="NAME",
-              help="native, gramine_direct, gramine_sgx, occlum, scone, or one that a package added.")  # fmt: skip
+@job_options
 @click.option("--attach", type=click.Choice(["preload", "fuse"]), default="preload", show_default=True,
               help="How data gets in, natively: inside the process, or by a FUSE mount.")  # fmt: skip
-@click.option("--data", "data", multiple=True, type=PlacedParameter(), metavar="URI[@VERSION]:/PATH",
-              help="A dataset, and where the command sees it. Repeatable.")  # fmt: skip
-@click.option("--out", type=PlacedParameter(), metavar="URI:/PATH",
-              help="Where results are sealed to, and where the command writes them.")  # fmt: skip
-@click.option("--out-recipient", "recipients", multiple=True, type=RecipientParameter(),
-              help="Who can open the results: recipient strings or .pub files [default: you].")  # fmt: skip
-@click.option("--out-interval", type=click.FloatRange(min=0.1), default=DEFAULT_INTERVAL, show_default=True,
-              metavar="SECONDS", help="How often results are sealed; a crash loses no more than that.")  # fmt: skip
 @click.option("--enclave", type=click.Path(path_type=Path), metavar="DIR",
               help="The folder that 'sealfs measure' filled, for executors with an enclave.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Only print what would run.")
@@ -97,7 +107,7 @@ def command(
         raise UsageError("there is no FUSE in an enclave", "leave out --attach")
     identity_path = identity_path or default_identity_path()
     identity = open_identity(identity_path) if needs_identity(chosen, attach, data, out, recipients) else None
-    job = make_job(data, out, recipients, out_interval, workload, identity, identity_path, attach, enclave)
+    job = make_job(data, out, recipients, out_interval, workload, identity, identity_path, attach, enclave, signer)
     if dry_run:
         _print(job, chosen)
         return 0
@@ -127,9 +137,10 @@ def make_job(
     interval: float,
     workload: tuple[str, ...],
     identity: Identity | None,
-    identity_path: Path,
+    identity_path: Path | None,
     attach: str,
     enclave: Path | None,
+    signer: Signer | None,
 ) -> Job:
     """Return the job that the options describe.
 
@@ -153,9 +164,10 @@ def make_job(
         tuple(mounts),
         output,
         workload,
-        identity=identity_path.absolute(),
+        identity=identity_path.absolute() if identity_path and data else None,
         preload=attach == "preload" and bool(data),
         enclave=enclave.absolute() if enclave else None,
+        signer=str(signer) if signer else None,
     )
 
 

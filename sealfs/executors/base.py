@@ -71,6 +71,7 @@ class Job:
         identity: The identity file; None where nothing is to be opened.
         preload: Whether datasets are attached in the process, by the launcher.
         enclave: The folder that `sealfs measure` filled; None for executors that need none.
+        signer: Signer string of whom to believe; None for whom this user believes already.
     """
 
     datasets: tuple[DataMount, ...]
@@ -79,6 +80,7 @@ class Job:
     identity: Path | None = None
     preload: bool = True
     enclave: Path | None = None
+    signer: str | None = None
 
 
 class Executor(Protocol):
@@ -99,6 +101,9 @@ class Executor(Protocol):
 
     def files(self, job: Job) -> Mapping[str, str]:
         """Return the files that the run needs in the enclave's folder: name to content."""
+
+    def build(self, job: Job) -> Sequence[Sequence[str]]:
+        """Return the command lines that build the enclave from its files, in its folder, one after another."""
 
     def command(self, job: Job) -> Sequence[str]:
         """Return the command line, to be run in the enclave's folder if there is one, else in the current one."""

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 from sealfs.errors import ExecutorError
 from sealfs.executors.base import Job
-from sealfs.executors.launcher import LAUNCHER, launcher_command
+from sealfs.executors.launcher import LAUNCHER, LIBRARY, native_command
 
 
 class Native:
@@ -21,9 +21,12 @@ class Native:
 
     def check(self, job: Job) -> None:
         """See `Executor`."""
-        if job.preload and find_spec(LAUNCHER) is None:
+        if not job.preload:
+            return
+        if find_spec(LAUNCHER) is None or not LIBRARY.exists():
             raise ExecutorError(
-                "this installation has no in-process reader", "mount the data instead: --attach fuse"
+                f"the in-process reader is not there ({LIBRARY.name})",
+                "install sealfs where there is a C compiler, or mount the data instead: --attach fuse",
             )
 
     def files(self, job: Job) -> Mapping[str, str]:
@@ -31,9 +34,14 @@ class Native:
         del job
         return {}
 
+    def build(self, job: Job) -> Sequence[Sequence[str]]:
+        """See `Executor`; there is nothing to build."""
+        del job
+        return []
+
     def command(self, job: Job) -> Sequence[str]:
         """See `Executor`."""
-        return launcher_command(job) if job.preload else job.command
+        return native_command(job) if job.preload else job.command
 
     def environment(self, job: Job) -> Mapping[str, str]:
         """See `Executor`; the launcher sets what the workload needs."""
