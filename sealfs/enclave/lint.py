@@ -192,13 +192,15 @@ class _Linter:
                 )
             if kind == "encrypted":
                 why = "does not notice a file that was rolled back, and 20 times slower than sealfs"
-                yield self._finding("warning", f"{path} ({kind})", why, path, kind)
+                yield self._finding("warning", f"{path} ({kind})", why, f'"{path}"', kind)
             if uri.startswith("dev:"):
                 yield self._finding(
                     "warning", uri, "a device of the host: what comes from it is the host's choice", uri
                 )
             if kind == "chroot" and path == "/":
-                yield self._finding("warning", "/", "all of the host's names are visible in the enclave", path, uri)
+                yield self._finding(
+                    "warning", "/", "all of the host's names are visible in the enclave", f'"{path}"', uri
+                )
 
     def _switches(self) -> Iterator[Finding]:
         if self._get("sgx.debug", False):
