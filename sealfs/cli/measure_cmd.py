@@ -21,9 +21,10 @@ from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
 from sealfs.executors.base import Job, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import launcher_imports
+from sealfs.executors.launcher import LIBRARY, launcher_imports
 from sealfs.keys import Recipient, Signer
 
+_LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
 _TRIAL = {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the enclave; and what a trial compiles, the next would load
 
 
@@ -69,8 +70,9 @@ def command(
     """Find out what COMMAND loads, make an enclave's files of it, and print the measurement.
 
     Runs COMMAND (or --trial) here, once, under strace, on whatever lies at the data's paths: a plain folder of
-    made-up samples is fine, and so is a mount. Nothing of that is trusted or measured: only code. Run it where you
-    trust the machine: what is found here is what the enclave will accept.
+    made-up samples is fine, and so is a mount. What lies at those paths is not measured, only code is; samples
+    elsewhere, for a --trial, are to be left out with --exclude. Run it where you trust the machine: what is found
+    here is what the enclave will accept.
 
     The same files, options and COMMAND give the same measurement. 'sealfs run' with the same options starts it.
     """
@@ -113,7 +115,8 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"the trial run failed with exit code {code}",
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
-    code, also = collect(launcher_imports(), environment=_TRIAL, excludes=hidden)
+    preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
+    code, also = collect(launcher_imports(), environment={**_TRIAL, **preloaded}, excludes=hidden)
     if code:
         raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
     return paths | also
@@ -134,10 +137,10 @@ def _check_unchanged(collected: Collected) -> None:
 def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool) -> None:
     slow = checked_by_time(collected.files)
     if slow:
-        folder = os.path.commonpath(slow) if len(slow) > 1 else os.path.dirname(slow[0])
+        folders = sorted({_LIBRARY_FOLDER.sub(r"\1", os.path.dirname(path)) for path in slow})
         note(
             f"{len(slow)} .pyc files are checked by time, and compiled anew at each start in Gramine: "
-            f"python -m compileall -q --invalidation-mode unchecked-hash {shlex.quote(folder)}, then measure again"
+            f"python -m compileall -qf --invalidation-mode unchecked-hash {shlex.join(folders)}; then measure again"
         )
     if as_json:
         document: dict[str, Any] = {

@@ -1,1 +1,1 @@
-"""What runs in an enclave, or prepares one: results out, keys in, measuring."""
+"""Where there is no FUSE: a dataset attached in the process itself (runtime/), and the launcher that does it."""

@@ -129,16 +129,17 @@ class Collected:
 
 
 def collect(
-    command: Sequence[str], *, environment: Mapping[str, str] | None = None, excludes: Sequence[str] = (),
-    stdin: int | None = None,
-) -> tuple[int, set[str]]:  # fmt: skip
+    command: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    excludes: Sequence[str] = (),
+) -> tuple[int, set[str]]:
     """Run a command to its end under strace.
 
     Args:
         command: What to run.
         environment: Added to ours.
         excludes: Globs of absolute paths that the enclave gets in another way, such as data and results.
-        stdin: Descriptor of its standard input.
 
     Returns:
         Its exit code, and the paths of regular files that it or its children read and did not write.
@@ -150,11 +151,12 @@ def collect(
         raise ExecutorError("strace is not installed", "on Debian and Ubuntu: apt-get install strace")
     with tempfile.TemporaryDirectory(prefix="sealfs-trace-") as folder:
         traced = ["strace", "-ff", "-qq", "-z", "-y", "-s", "4096", "-e", "trace=open,openat,execve"]
+        for name, value in (environment or {}).items():
+            traced += ["-E", f"{name}={value}"]  # for the command only, not for strace
         ended = subprocess.run(
             [*traced, "-o", f"{folder}/trace", "--", *command],
             check=False,
-            env={**os.environ, **(environment or {})},
-            stdin=stdin,
+            stdout=2,  # what a trial run says is no output of ours
         )
         traces = sorted(Path(folder).iterdir())
         if not any(trace.stat().st_size for trace in traces):

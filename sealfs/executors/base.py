@@ -121,7 +121,8 @@ def find_executor(name: str) -> Executor:
     """
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
-        raise UsageError(f"there is no executor '{name}'", f"there are: {', '.join(sorted(found)) or 'none'}")
+        there = f"there are: {', '.join(sorted(found))}" if found else "sealfs was updated in place: install it again"
+        raise UsageError(f"there is no executor '{name}'", there)
     try:
         executor: Executor = found[name].load()()
     except Exception as error:

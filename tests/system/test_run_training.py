@@ -1,0 +1,49 @@
+"""`sealfs run` trains the unmodified example with the numbers of a plain run, and its results come out sealed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from commands import Sealfs
+
+from sealfs.executors.launcher import LIBRARY
+from sealfs.keys import Identity
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+pytestmark = pytest.mark.slow
+
+
+def plain(script: str, *args: object) -> str:
+    command = [sys.executable, EXAMPLES / script, *map(str, args)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=200).stdout
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [
+        pytest.param("fuse", marks=pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no /dev/fuse")),
+        pytest.param("preload", marks=pytest.mark.skipif(not LIBRARY.exists(), reason="no libsealfs.so")),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_losses_and_results(tmp_path: Path, attach: str, workers: int) -> None:
+    source, data, out = tmp_path / "source", tmp_path / "data", tmp_path / "out"
+    plain("make_vessels.py", source, "--count", 6, "--size", 64)
+    data.mkdir()
+    sealfs = Sealfs(tmp_path / "home", Identity.generate())
+    sealfs("push", source, tmp_path / "store")
+    options = ["--epochs", 2, "--workers", workers]
+    expected = plain("train_segmentation.py", source, *options, "--save", tmp_path / "plain")
+    job = ["--attach", attach, "--data", f"{tmp_path / 'store'}:{data}", "--out", f"{tmp_path / 'results'}:{out}"]
+    script = EXAMPLES / "train_segmentation.py"
+    ended = sealfs("run", *job, "--", sys.executable, script, data, *options, "--save", out / "saved")
+    assert ended.text == expected
+    sealfs("pull", tmp_path / "results", tmp_path / "pulled")
+    saved = {path.name: path.read_bytes() for path in (tmp_path / "plain").iterdir()}
+    assert saved
+    assert {path.name: path.read_bytes() for path in (tmp_path / "pulled" / "saved").iterdir()} == saved
