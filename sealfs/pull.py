@@ -120,7 +120,8 @@ class Pull:
             return False
         if stat.S_ISDIR(status.st_mode):
             raise LocalIOError(f"'{shown(place)}' is a folder and in the way", "move it away")
-        return (status.st_mode, status.st_size, status.st_mtime_ns) == (entry.mode, entry.size, entry.mtime_ns)
+        here = (stat.S_IMODE(status.st_mode), status.st_size, status.st_mtime_ns)
+        return stat.S_ISREG(status.st_mode) and here == (_mode(entry), entry.size, entry.mtime_ns)
 
     def _write_file(self, index: Index, entry: Entry, place: bytes) -> None:
         folder, name = os.path.split(place)
@@ -134,7 +135,7 @@ class Pull:
                 digest = self._copy(entry, descriptor)
                 if digest != index.sha256(entry.number):
                     raise IntegrityError(f"'{shown(index.path(entry.number))}' is not what its provider recorded")
-                os.fchmod(descriptor, stat.S_IMODE(entry.mode))
+                os.fchmod(descriptor, _mode(entry))
                 os.utime(descriptor, ns=(entry.mtime_ns, entry.mtime_ns))
                 del file
             os.replace(temporary, place)
@@ -155,7 +156,7 @@ class Pull:
 
     def _set_directory(self, index: Index, number: int) -> None:
         entry, place = index.entry(number), self._place(index, number)
-        os.chmod(place, stat.S_IMODE(entry.mode))
+        os.chmod(place, _mode(entry))
         os.utime(place, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
@@ -171,6 +172,11 @@ def _write_data(descriptor: int, piece: memoryview, offset: int) -> None:
             start = None
     if start is not None:
         _write_all(descriptor, piece[start:], offset + start)
+
+
+def _mode(entry: Entry) -> int:
+    """Return an entry's permissions, without set-user-ID and set-group-ID: those are nobody else's to choose."""
+    return stat.S_IMODE(entry.mode) & ~(stat.S_ISUID | stat.S_ISGID)
 
 
 def _write_all(descriptor: int, data: memoryview, offset: int) -> None:

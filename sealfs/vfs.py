@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 from bisect import bisect_right
 from collections.abc import Callable
@@ -233,6 +234,8 @@ class View:
     def _map(self, number: int) -> _FileMap:
         file = self._maps.get(number)
         if file is None:
+            if self.index.entry(number).is_directory:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             extents = self.index.extents(number)
             starts = [0]
             if len(extents) > 1:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,6 +22,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pytest
+
+from sealfs.cli.main import main
 from sealfs.keys import Identity
 from sealfs.mount.control import report_of
 from sealfs.mount.points import mounted_type
@@ -130,6 +135,53 @@ class Sealfs:
                 stderr=output,
                 preexec_fn=_end_with_parent,  # noqa: PLW1509 - one libc call, libc loaded before
             )
+
+
+class InProcess(Sealfs):
+    """The same without a process, which is much quicker; what a verb sees of its surroundings is replaced.
+
+    Only `mount`, which may fork, gets a process all the same.
+    """
+
+    def __call__(self, *arguments: object, code: int | None = 0, **options: Any) -> Outcome:
+        """See `Sealfs`; `env`, `stdin` and `cwd` are understood."""
+        if "mount" in arguments[:2]:
+            return super().__call__(*arguments, code=code, **options)
+        env = self.env | options.pop("env", {})
+        stdin = io.TextIOWrapper(io.BytesIO(options.pop("stdin", b"")))
+        stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
+        folder = options.pop("cwd", None)
+        assert not options
+        words = [os.fsdecode(word(argument)) for argument in arguments]
+        log = logging.getLogger()
+        before, handlers, level = os.getcwd(), log.handlers[:], log.level
+        try:
+            if folder is not None:
+                os.chdir(str(folder))
+            with (
+                mock.patch.dict(os.environ, env, clear=True),
+                mock.patch.object(sys, "argv", ["sealfs", *words]),
+                mock.patch.object(sys, "stdin", stdin),
+                contextlib.redirect_stdout(stdout),
+                contextlib.redirect_stderr(stderr),
+                pytest.raises(SystemExit) as ended,
+            ):
+                main()
+        finally:
+            os.chdir(before)
+            log.handlers[:] = handlers
+            log.setLevel(level)
+        stdout.flush()
+        stderr.flush()
+        status = ended.value.code
+        outcome = Outcome(
+            status if isinstance(status, int) else 0 if status is None else 1,
+            stdout.buffer.getvalue(),
+            stderr.buffer.getvalue().decode("utf-8", "surrogateescape"),
+        )
+        assert code is None or outcome.code == code, f"{words}: {outcome}"
+        assert "Traceback" not in outcome.stderr, outcome.stderr
+        return outcome
 
 
 def word(argument: object) -> str | bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from sealfs.cli.common import json_option, print_json, split_version
+from sealfs.cli.common import identity_option, json_option, print_json, split_version
 from sealfs.errors import SealfsError
 from sealfs.keys import default_identity_path, is_locked, load_identity
 
@@ -28,7 +28,7 @@ class Finding:
 
 @click.command()
 @click.argument("uri", required=False)
-@click.option("-i", "--identity", "identity_path", type=click.Path(path_type=Path), envvar="SEALFS_IDENTITY")
+@identity_option
 @json_option
 def command(uri: str | None, identity_path: Path | None, as_json: bool) -> int:
     """Check FUSE, the identity and, with a URI, the store behind it; say what to do about each.

@@ -44,6 +44,8 @@ _VERBS = {
     "completion": "Print the shell completion script.",
 }
 
+_BROKEN_PIPE = 141  # as a shell sees a program that SIGPIPE ended
+
 _EPILOG = """\b
 Exit codes:
    0  done                        6  signature, pin or rollback refused
@@ -79,6 +81,14 @@ class VerbGroup(click.Group):
         command = module.command
         assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
         return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        """See click, which ends with 1 when the reader of our output goes away; that is no internal error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise click.exceptions.Exit(_BROKEN_PIPE) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click; without importing every verb for its first line."""
@@ -133,7 +143,7 @@ def main() -> NoReturn:
         _fail("interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        sys.exit(_BROKEN_PIPE)
     except Exception as error:
         if os.environ.get("SEALFS_DEBUG"):
             traceback.print_exc()

@@ -9,8 +9,9 @@ Threading: one thread; packs are sealed by the pack writer's workers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from sealfs.dataset.dataset import Dataset, Summary
@@ -24,7 +25,7 @@ from sealfs.dataset.reader import PackReader
 from sealfs.dataset.session import PushSession
 from sealfs.dataset.snapshot import Snapshot
 from sealfs.dataset.trust import TrustStore
-from sealfs.errors import UsageError
+from sealfs.errors import SealfsError, UsageError
 from sealfs.keys import Identity, Recipient
 from sealfs.progress import Progress
 from sealfs.store.base import ObjectStore
@@ -63,10 +64,9 @@ class AccessChange:
         added = [r for r in dict.fromkeys(recipients) if r not in self.recipients]
         if not added:
             return None
-        self._begin()
-        keyring = self._publisher.put_keyring(Keyring.seal(self._keys, [*self.recipients, *added]))
-        snapshot = self._dataset.snapshot
-        return self._publish("grant", self._keys, replace(snapshot, keyring=keyring))
+        with self._session():
+            keyring = self._publisher.put_keyring(Keyring.seal(self._keys, [*self.recipients, *added]))
+            return self._publish("grant", self._keys, replace(self._dataset.snapshot, keyring=keyring))
 
     def revoke(self, fingerprints: Sequence[str], reencrypt: bool, progress: Progress) -> Snapshot:
         """Start a new epoch without some recipients.
@@ -89,14 +89,27 @@ class AccessChange:
         """Start a new epoch for the same recipients."""
         return self._new_epoch("rotate", self.recipients, reencrypt, progress)
 
-    def _begin(self) -> None:
+    @contextmanager
+    def _session(self) -> Iterator[None]:
+        """Protect what is sent while the block runs; if that fails it is garbage at once."""
         self._publisher.check_store()
         self._publisher.session.renew()
+        try:
+            yield
+        except BaseException:
+            with suppress(SealfsError):
+                self._publisher.session.end()
+            raise
 
     def _new_epoch(
         self, action: str, recipients: Sequence[Recipient], reencrypt: bool, progress: Progress
     ) -> Snapshot:
-        self._begin()
+        with self._session():
+            return self._start_epoch(action, recipients, reencrypt, progress)
+
+    def _start_epoch(
+        self, action: str, recipients: Sequence[Recipient], reencrypt: bool, progress: Progress
+    ) -> Snapshot:
         snapshot, keys = self._dataset.snapshot, self._keys.with_new_epoch()
         keyring = self._publisher.put_keyring(Keyring.seal(keys, recipients))
         index, packs = self._dataset.index(self._keys), snapshot.packs

@@ -147,6 +147,7 @@ class Push:
             added = self._added_recipients(parent)
             if parent and comparison.plan.is_empty and not added:
                 self._forget_finished(journal)
+                journal.end()
                 return PushResult(comparison.plan, None)
             return self._seal_and_publish(journal, parent, comparison, added)
 
@@ -187,16 +188,18 @@ class Push:
         return [r for r in dict.fromkeys(self._options.recipients) if r not in known]
 
     def _forget_finished(self, journal: Journal) -> None:
-        """Clear up after a push that was killed when its head had already moved."""
+        """Clear up after a push that was killed when its head had moved, or that nobody will go on with."""
         start, _ = journal.read()
         if start is not None:
             PushSession(self._store, start.push).end()
-        journal.end()
 
     def _seal_and_publish(
         self, journal: Journal, parent: _Parent | None, comparison: Comparison, added: list[Recipient]
     ) -> PushResult:
-        start, keys, earlier = self._resume(journal, parent) or self._begin(journal, parent)
+        resumed = self._resume(journal, parent)
+        if resumed is None:
+            self._forget_finished(journal)
+        start, keys, earlier = resumed or self._begin(journal, parent)
         publisher = self._publisher(parent, PushSession(self._store, start.push))
         publisher.session.renew()
         options, plan = self._options, comparison.plan

@@ -22,9 +22,9 @@ from sealfs.floe import MAX_SEGMENT_LENGTH, MIN_SEGMENT_LENGTH
 from sealfs.keys import Identity, Signer
 
 PAYLOAD_TYPE = "application/vnd.sealfs.snapshot+json"
-MAX_SNAPSHOT_SIZE = 256 << 20
+MAX_SNAPSHOT_SIZE = 128 << 20  # parsed before its signature can be checked, so not larger than it must be
 MAX_HEAD_SIZE = 4096
-MAX_PACKS = 1_000_000
+MAX_PACKS = 500_000  # 16 TB
 MAX_HISTORY = 10_000
 MAX_SUMMARY_SIZE = 64 << 10
 MAX_VERSION = 1 << 31

@@ -2,62 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import logging
 import os
-import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from commands import Outcome, Sealfs, word
+from commands import InProcess, Sealfs
 
-from sealfs.cli.main import main
 from sealfs.keys import Identity
-
-
-class InProcess(Sealfs):
-    """The same as `Sealfs`, without a process; what a verb sees of its surroundings is replaced."""
-
-    def __call__(self, *arguments: object, code: int | None = 0, **options: object) -> Outcome:
-        """See `Sealfs`; `env`, `stdin` and `cwd` are understood."""
-        env = self.env | options.pop("env", {})  # type: ignore[operator]
-        stdin = io.TextIOWrapper(io.BytesIO(options.pop("stdin", b"")))  # type: ignore[arg-type]
-        stdout, stderr = (io.TextIOWrapper(io.BytesIO(), "utf-8", "surrogateescape") for _ in range(2))
-        folder = options.pop("cwd", None)
-        assert not options
-        words = [os.fsdecode(word(argument)) for argument in arguments]
-        log = logging.getLogger()
-        before, handlers, level = os.getcwd(), log.handlers[:], log.level
-        try:
-            if folder is not None:
-                os.chdir(str(folder))
-            with (
-                mock.patch.dict(os.environ, env, clear=True),
-                mock.patch.object(sys, "argv", ["sealfs", *words]),
-                mock.patch.object(sys, "stdin", stdin),
-                redirect_stdout(stdout),
-                redirect_stderr(stderr),
-                pytest.raises(SystemExit) as ended,
-            ):
-                main()
-        finally:
-            os.chdir(before)
-            log.handlers[:] = handlers
-            log.setLevel(level)
-        stdout.flush()
-        stderr.flush()
-        status = ended.value.code
-        outcome = Outcome(
-            status if isinstance(status, int) else 0 if status is None else 1,
-            stdout.buffer.getvalue(),  # type: ignore[attr-defined]
-            stderr.buffer.getvalue().decode("utf-8", "surrogateescape"),  # type: ignore[attr-defined]
-        )
-        assert code is None or outcome.code == code, f"{words}: {outcome}"
-        assert "Traceback" not in outcome.stderr, outcome.stderr
-        return outcome
 
 
 @pytest.fixture(scope="session")

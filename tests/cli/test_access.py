@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from cli.conftest import InProcess
+from commands import InProcess
 
 
 def public(user: InProcess) -> Path:

@@ -3,9 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from commands import flip_bit, objects
-
-from cli.conftest import InProcess
+from commands import InProcess, flip_bit, objects
 
 
 def test_bytes_of_several_files(sealfs: InProcess, source: Path, pushed: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.conftest import InProcess
+from commands import InProcess
 
 
 def test_changes(sealfs: InProcess, source: Path, pushed: Path) -> None:

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commands import objects
-
-from cli.conftest import InProcess
+from commands import InProcess, objects
 
 
 def test_keep(sealfs: InProcess, source: Path, pushed: Path) -> None:

@@ -4,8 +4,8 @@ import stat
 from pathlib import Path
 
 import pytest
+from commands import InProcess
 
-from cli.conftest import InProcess
 from sealfs.keys import RECIPIENT_PREFIX, SIGNER_PREFIX
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.conftest import InProcess
+from commands import InProcess
 
 
 def test_versions_newest_first(sealfs: InProcess, source: Path, pushed: Path) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from cli.conftest import InProcess
+from commands import InProcess
 
 
 def test_in_the_providers_order(sealfs: InProcess, source: Path, pushed: Path) -> None:

@@ -4,10 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import flip_bit, objects
+from commands import InProcess, flip_bit, objects
 from mount import trees
-
-from cli.conftest import InProcess
 
 
 def test_gives_the_folder_back(sealfs: InProcess, source: Path, pushed: Path, tmp_path: Path) -> None:

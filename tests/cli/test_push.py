@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-from cli.conftest import InProcess
+from commands import InProcess
 
 
 def test_then_nothing_to_do_then_a_change(sealfs: InProcess, source: Path, store: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cli.conftest import InProcess
+from commands import InProcess
 
 
 def test_nothing_mounted(sealfs: InProcess, tmp_path: Path) -> None:

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from commands import flip_bit, objects
-
-from cli.conftest import InProcess
+from commands import InProcess, flip_bit, objects
 
 
 def test_good(sealfs: InProcess, pushed: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from dataset.tools import State, names, opened, push, read, state_of_folder, state_of_view
 from sealfs.dataset.dataset import Dataset
-from sealfs.dataset.objects import HEAD, INDEXES, KEYRINGS, PACKS, SNAPSHOTS
+from sealfs.dataset.objects import HEAD, INDEXES, KEYRINGS, PACKS, SNAPSHOTS, ObjectRef
 from sealfs.dataset.snapshot import Head
 from sealfs.dataset.trust import TrustStore
 from sealfs.dataset.verify import Verdict, verify
@@ -304,3 +304,41 @@ def test_pull_leaves_whole_files_or_none(victim: Victim, tmp_path: Path) -> None
             if (tmp_path / "out" / os.fsdecode(path[1:])).is_file():
                 assert content == victim.states[2][path][2]
         victim.write(key, victim.objects[key])
+
+
+def test_an_older_object_of_the_very_same_size_is_not_taken_for_the_newer(
+    tmp_path: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+) -> None:
+    # same key, same dataset, same length: only the signed digest tells one version's index from another's
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(3):
+        (source / "file").write_bytes(bytes([number]) * 3000)
+        push(source, local_store, identity, trust)
+    snapshots = [Dataset.open(local_store, trust, version=version).snapshot for version in (1, 2, 3)]
+    first, newest = snapshots[0], snapshots[2]
+    assert first.index.size == newest.index.size
+    old, _ = local_store.get(first.index.name, max_size=1 << 20)
+    good, _ = local_store.get(newest.index.name, max_size=1 << 20)
+    local_store.put(newest.index.name, old)
+    dataset = Dataset.open(local_store, trust)
+    with pytest.raises(IntegrityError, match="not what the provider signed"):
+        dataset.index(dataset.keys(identity))
+    local_store.put(newest.index.name, good)
+    assert dataset.index(dataset.keys(identity)).version == 3
+
+
+@given(data=st.binary(min_size=1, max_size=50), other=st.binary(min_size=1, max_size=50))
+def test_a_reference_takes_the_bytes_it_was_made_of_and_no_others(data: bytes, other: bytes) -> None:
+    class One:
+        def get(self, key: str, *, max_size: int) -> tuple[bytes, str]:
+            return other, ""
+
+    ref = ObjectRef.of("packs/x", data)
+    if other == data:
+        assert ref.fetch(One(), 50) == data  # type: ignore[arg-type]
+    else:
+        with pytest.raises(IntegrityError):
+            ref.fetch(One(), 50)  # type: ignore[arg-type]
+    with pytest.raises(IntegrityError, match="at most"):
+        ref.fetch(One(), len(data) - 1)  # type: ignore[arg-type]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from sealfs.dataset.trust import TrustStore
 from sealfs.errors import ConflictError, IntegrityError, NotADatasetError, StoreError, TrustError
 from sealfs.keys import Identity
 from sealfs.progress import Silent
-from sealfs.store.base import ObjectStore
+from sealfs.store.base import ObjectInfo, ObjectStore
 from sealfs.store.local import LocalStore
 
 
@@ -307,3 +308,54 @@ def test_a_session_renews_its_marker_but_never_brings_it_back(
     with pytest.raises(ConflictError):
         session.renew()
     assert not session.exists()
+
+
+@pytest.mark.parametrize("waits_before", [PACKS, HEAD])
+@pytest.mark.parametrize("at", range(6))
+@pytest.mark.usefixtures("small_packs")
+def test_a_push_that_ends_at_any_step_of_a_gc_loses_nothing(
+    tree: Path,
+    local_store: LocalStore,
+    identity: Identity,
+    trust: TrustStore,
+    tmp_path: Path,
+    at: int,
+    waits_before: str,
+) -> None:
+    push(tree, local_store, identity, trust)
+    (tree / "more").write_bytes(os.urandom(100_000))
+    there, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Spy):
+        def before_put(self, key: str) -> None:
+            if key.startswith(waits_before):
+                there.set()
+                go_on.wait(20)
+
+    pusher = threading.Thread(target=push, args=(tree, Waiting(local_store), identity, trust))
+    pusher.start()
+    assert there.wait(20)
+    steps: list[str] = []
+
+    class Looking(Spy):
+        def _step(self, what: str) -> None:
+            if len(steps) == at:
+                go_on.set()
+                pusher.join()
+            steps.append(what)
+
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
+            self._step(prefix)
+            return iter(list(self.store.list(prefix)))
+
+        def get(self, key: str, *, max_size: int) -> tuple[bytes, str]:
+            if key == HEAD:
+                self._step(key)
+            return super().get(key, max_size=max_size)
+
+    collect(Looking(local_store), TrustStore(tmp_path / "collector"))
+    assert len(steps) == 6
+    go_on.set()
+    pusher.join()
+    with opened(local_store, identity, trust) as view:
+        assert state_of_view(view) == state_of_folder(tree)

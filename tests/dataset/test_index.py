@@ -336,11 +336,11 @@ if what == "seal":
                       summary=Summary("push"))
 else:
     identity = load_identity(top / "identity")
-    began = time.perf_counter()
+    began = time.process_time()  # of the processor: other programs on the machine do not count
     dataset = Dataset.open(store, trust)
     index = dataset.index(dataset.keys(identity))
     found = index.resolve(b"folder-0999/image-of-a-patient-000999.png")
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     assert index.entries == 1_001_001 and index.entry(found).size == 10
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(took, int(peak.split()[1]) / 1024)

@@ -151,6 +151,20 @@ def test_without_checksum_size_and_time_decide(
     assert push(tree, local_store, identity, trust).snapshot is None
 
 
+@pytest.mark.parametrize("checksum", [False, True])
+def test_another_size_is_a_change_whatever_the_time_says(
+    tree: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, checksum: bool
+) -> None:
+    push(tree, local_store, identity, trust)
+    sly = tree / "images" / "05.bin"
+    before = sly.stat()
+    os.truncate(sly, before.st_size - 1)
+    os.utime(sly, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert push(tree, local_store, identity, trust, checksum=checksum).plan.changed == 1
+    with opened(local_store, identity, trust) as view:
+        assert state_of_view(view) == state_of_folder(tree)
+
+
 def test_dry_run_writes_nothing_and_lists_what_differs(
     tree: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, own_folders: Path
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from commands import Mounted, Sealfs, mounted
+from commands import InProcess, Mounted, Sealfs, mounted
 
 from sealfs.keys import Identity
 
@@ -29,13 +29,13 @@ def identity() -> Identity:
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory, identity: Identity) -> Sealfs:
     """Who pushes what the tests of a module read."""
-    return Sealfs(tmp_path_factory.mktemp("provider"), identity)
+    return InProcess(tmp_path_factory.mktemp("provider"), identity)
 
 
 @pytest.fixture
 def sealfs(tmp_path: Path, identity: Identity) -> Sealfs:
     """A reader with a home of this test's own."""
-    return Sealfs(tmp_path / "home", identity)
+    return InProcess(tmp_path / "home", identity)
 
 
 class MountFactory(Protocol):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import Sealfs, detach, flip_bit, mounted, wait_for
+from commands import InProcess, Sealfs, detach, flip_bit, mounted, wait_for
 
 from mount.bucket import PLACE, Bucket, running_bucket
 from mount.conftest import MountFactory
@@ -51,7 +51,7 @@ def remote(provider: Sealfs) -> Iterator[Remote]:
 
 @pytest.fixture
 def sealfs(tmp_path: Path, identity: Identity, remote: Remote) -> Sealfs:
-    return Sealfs(tmp_path / "home", identity, **remote.bucket.environment())
+    return InProcess(tmp_path / "home", identity, **remote.bucket.environment())
 
 
 def blocks(cache: Path) -> list[Path]:
@@ -174,6 +174,7 @@ def test_damaged_blocks_are_fetched_again(remote: Remote, sealfs: Sealfs, tmp_pa
     assert remote.bucket.fetches() == before
 
 
+@pytest.mark.slow
 def test_damage_under_a_running_mount(remote: Remote, mount: MountFactory, sealfs: Sealfs) -> None:
     cache = sealfs.home / "cache" / "sealfs"
     here = mount(PLACE, "--cache-memory", "0")
@@ -204,12 +205,14 @@ def test_second_mount_falls_back_to_memory(remote: Remote, sealfs: Sealfs, tmp_p
         assert "memory instead" not in third.words()
 
 
+@pytest.mark.slow
 def test_no_cache_on_disk_if_so_told(remote: Remote, mount: MountFactory, sealfs: Sealfs) -> None:
     here = mount(PLACE, "--cache-size", "0")
     assert (here.path / "patient-records.txt").read_bytes() == remote.content("patient-records.txt")
     assert not (sealfs.home / "cache").exists()
 
 
+@pytest.mark.slow
 def test_warm_then_no_fetch(remote: Remote, mount: MountFactory, sealfs: Sealfs) -> None:
     assert "are in the cache" in sealfs("warm", PLACE).text
     before = remote.bucket.fetches()
@@ -238,6 +241,7 @@ def test_relative_cache_folder(remote: Remote, sealfs: Sealfs, tmp_path: Path) -
         sealfs("umount", tmp_path / "mnt")
 
 
+@pytest.mark.slow
 def test_full_disk_is_no_obstacle(remote: Remote, sealfs: Sealfs, tmp_path: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can mount a small file system to fill")

@@ -191,6 +191,7 @@ def test_two_mounts_at_once(store: Path, sealfs: Sealfs, tmp_path: Path) -> None
         assert (second.path / "file").read_text() == "content"
 
 
+@pytest.mark.slow
 def test_status_tells(store: Path, mount: MountFactory) -> None:
     here = mount(store)
     before = here.status()
@@ -238,6 +239,7 @@ def test_service_manager_in_the_abstract_namespace_hears_of_damage(
 
 
 @pytest.mark.parametrize(("command", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143)])
+@pytest.mark.slow
 def test_workload_passes_its_exit_code_on(
     store: Path, sealfs: Sealfs, point: Path, command: str, code: int
 ) -> None:
@@ -379,6 +381,7 @@ def test_ciphertext_mount_is_a_store_and_needs_no_key(
             assert (plain.path / "file").read_text() == "content"
 
 
+@pytest.mark.slow
 def test_without_fuse_it_says_so(store: Path, sealfs: Sealfs, point: Path) -> None:
     """libfuse hidden: one line, and what to install."""
     script = (

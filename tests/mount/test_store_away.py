@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, Mounted, Sealfs, mounted
+from commands import PATIENCE, InProcess, Mounted, Sealfs, mounted
 
 from mount.bucket import PLACE, Bucket, running_bucket
 from mount.conftest import MountFactory
@@ -62,7 +62,7 @@ def remote(pushed: Remote) -> Iterator[Remote]:
 
 @pytest.fixture
 def sealfs(tmp_path: Path, identity: Identity, pushed: Remote) -> Sealfs:
-    return Sealfs(tmp_path / "home", identity, **pushed.bucket.environment())
+    return InProcess(tmp_path / "home", identity, **pushed.bucket.environment())
 
 
 @pytest.fixture
@@ -114,6 +114,7 @@ def test_away_then_eio_then_back(remote: Remote, mount: MountFactory, readers: T
         assert readers.submit(read, here, name).result(PATIENCE) == remote.contents[name]
 
 
+@pytest.mark.slow
 def test_away_for_a_moment_is_a_delay(remote: Remote, mount: MountFactory, readers: ThreadPoolExecutor) -> None:
     here = mount(PLACE)
     remote.bucket.stop()
@@ -150,6 +151,7 @@ def test_a_fetch_that_many_want_is_made_once(
     assert remote.bucket.fetches() - before == 1
 
 
+@pytest.mark.slow
 def test_passing_faults_are_not_noticed(remote: Remote, mount: MountFactory, readers: ThreadPoolExecutor) -> None:
     here = mount(PLACE)
     for name, fault in zip(NAMES, ("truncate", "500 InternalError", "503 SlowDown", "whole"), strict=True):
@@ -179,6 +181,7 @@ def test_a_lie_that_is_kept_up_poisons(remote: Remote, mount: MountFactory, read
     assert _errno(readers.submit(read, here, "two")) == errno.EIO
 
 
+@pytest.mark.slow
 def test_a_lost_object_poisons(remote: Remote, mount: MountFactory, readers: ThreadPoolExecutor) -> None:
     here = mount(PLACE)
     del remote.bucket.objects[remote.packs["one"]]
@@ -192,6 +195,7 @@ def _errno(reading: Future[bytes]) -> int | None:
     return error.errno
 
 
+@pytest.mark.slow
 def test_away_while_mounting(remote: Remote, sealfs: Sealfs, tmp_path: Path) -> None:
     (tmp_path / "mnt").mkdir()
     remote.bucket.stop()
@@ -200,6 +204,7 @@ def test_away_while_mounting(remote: Remote, sealfs: Sealfs, tmp_path: Path) -> 
     assert not os.path.ismount(tmp_path / "mnt")
 
 
+@pytest.mark.slow
 def test_server_hangs_while_told_to_end(remote: Remote, mount: MountFactory, readers: ThreadPoolExecutor) -> None:
     here = mount(PLACE)
     remote.bucket.gates[remote.packs["two"]] = threading.Event()
@@ -211,6 +216,7 @@ def test_server_hangs_while_told_to_end(remote: Remote, mount: MountFactory, rea
     assert isinstance(waiting.exception(PATIENCE), OSError)
 
 
+@pytest.mark.slow
 def test_told_to_end_while_reads_wait(remote: Remote, mount: MountFactory, readers: ThreadPoolExecutor) -> None:
     here = mount(PLACE)
     remote.bucket.stop()

@@ -1,0 +1,236 @@
+"""Help, version, completion, colours, progress, pipes and signals: how the command behaves among others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pty
+import re
+import select
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import click
+import pytest
+from commands import BIN, PATIENCE, InProcess, Sealfs, python, wait_for
+
+import sealfs as package
+from sealfs.cli.main import cli
+from sealfs.errors import SealfsError
+
+VERBS = cli.list_commands(click.Context(cli))
+
+
+def on_terminal(
+    sealfs: Sealfs, *arguments: object, typed: bytes = b"", env: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """Run a verb with a terminal for everything; return its exit code and what was on the screen."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [BIN / "sealfs", *map(str, arguments)],
+        env=sealfs.env | {"TERM": "xterm-256color", "COLUMNS": "120"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    screen = bytearray()
+    give_up = time.monotonic() + PATIENCE
+    try:
+        while time.monotonic() < give_up:
+            if not select.select([controller], [], [], 0.2)[0]:
+                continue
+            try:
+                piece = os.read(controller, 65536)
+            except OSError as error:  # the other end is closed
+                if error.errno == errno.EIO:
+                    break
+                raise
+            screen += piece
+            if typed and screen.rstrip().endswith(b":"):
+                os.write(controller, typed)
+                typed = b""
+        return process.wait(PATIENCE), screen.decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)
+
+
+def test_version(process: Sealfs) -> None:
+    assert process("--version").text == process("-V").text == f"sealfs {package.__version__}\n"
+
+
+def test_help_lists_verbs_and_every_exit_code(process: Sealfs) -> None:
+    text = process("--help").text
+    for verb in VERBS:
+        assert f"  {verb} " in text
+
+    def family(kind: type[SealfsError]) -> set[int]:
+        return {kind.exit_code}.union(*map(family, kind.__subclasses__()))
+
+    for code in family(SealfsError) | {0, 2, 130}:
+        assert re.search(rf"(^| ) *{code}  ", text, re.MULTILINE), code
+    assert process("-h").text == text
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_each_verb_tells_its_options(sealfs: InProcess, verb: str) -> None:
+    text = sealfs(verb, "--help").text
+    command = cli.get_command(click.Context(cli), verb)
+    assert command is not None
+    assert text.startswith(f"Usage: sealfs {verb}") or f" {verb} " in text.splitlines()[0]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    for option in options:
+        assert all(name in text for name in option.opts)
+        assert option.help, f"{verb} {option.opts}: nobody says what it does"
+    assert command.help
+    assert text == sealfs(verb, "-h").text
+
+
+def test_without_a_verb_it_shows_the_help(sealfs: InProcess) -> None:
+    outcome = sealfs(code=None)
+    assert outcome.code in {0, 2}
+    assert "Usage: " in outcome.text + outcome.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts(sealfs: InProcess, shell: str) -> None:
+    text = sealfs("completion", shell).text
+    assert "_SEALFS_COMPLETE" in text
+    assert f"{shell}_complete" in text
+
+
+def test_bash_really_completes(process: Sealfs, tmp_path: Path) -> None:
+    (tmp_path / "script").write_bytes(process("completion", "bash").stdout)
+
+    def completed(*words: str) -> list[str]:
+        line = shlex.join(("sealfs", *words))
+        script = (
+            f"source {tmp_path}/script; COMP_WORDS=({line}); COMP_CWORD={len(words)};"
+            '_sealfs_completion sealfs; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        command = ["bash", "--norc", "-c", script]
+        done = subprocess.run(command, env=process.env, stdout=subprocess.PIPE, text=True, check=True)
+        return done.stdout.split()
+
+    assert completed("mo") == ["mount"]
+    assert set(completed("")) >= set(VERBS)
+    assert "--cache-dir" in completed("mount", "--cache")
+
+
+def test_colours_on_terminals_only(process: Sealfs, tmp_path: Path) -> None:
+    code, screen = on_terminal(process, "ls", tmp_path / "nothing")
+    assert code == 3
+    assert "\x1b[31m" in screen
+    assert "\x1b" not in process("ls", tmp_path / "nothing", code=3).stderr
+    assert "\x1b" in on_terminal(process, "doctor")[1]
+    assert "\x1b" not in process("doctor", code=None).text
+
+
+def test_progress_bar_on_a_terminal(process: Sealfs, source: Path, store: Path) -> None:
+    (source / "big").write_bytes(os.urandom(60 << 20))
+    code, screen = on_terminal(process, "push", source, store)
+    assert code == 0
+    assert re.search(r"\d+(\.\d+)?/62\.\d+ MB|62\.\d+/62\.\d+ MB|MB/s", screen)
+    assert "pushed version 1" in screen
+    (source / "big").unlink()
+    assert process("push", source, store).stderr == ""  # and none in a pipe
+
+
+@pytest.mark.slow
+def test_asks_for_the_passphrase_on_a_terminal(process: Sealfs, pushed: Path, tmp_path: Path) -> None:
+    (tmp_path / "phrase").write_text("correct horse")
+    phrase = {"SEALFS_PASSPHRASE_FILE": str(tmp_path / "phrase")}
+    locked = tmp_path / "locked"
+    process("keygen", "-p", "-o", locked, env=phrase)
+    code, screen = on_terminal(process, "ls", "-i", locked, pushed, typed=b"correct horse\n")
+    assert code == 4  # unlocked, but not a recipient
+    assert "is not a recipient" in screen
+    assert "correct horse" not in screen
+    code, screen = on_terminal(process, "ls", "-i", locked, pushed, typed=b"wrong\n")
+    assert code == 4
+    assert "wrong passphrase" in screen
+
+
+def test_broken_pipe(process: Sealfs, source: Path, store: Path) -> None:
+    for number in range(3000):
+        (source / f"a file with a rather long name {number:05}").touch()
+    (source / "big").write_bytes(bytes(9 << 20))
+    process("push", source, store)
+    for words in (f"ls -R {store}", f"ls -R --json {store}", f"cat {store} big"):
+        done = subprocess.run(
+            ["bash", "-c", f"sealfs {words} | head -c 10; echo ${{PIPESTATUS[0]}}"],
+            env=process.env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+        assert done.stderr == "", words
+        assert done.stdout.splitlines()[-1].endswith("141"), words
+
+
+def test_output_that_cannot_be_written(process: Sealfs, pushed: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [BIN / "sealfs", "cat", pushed, "labels.csv"],
+            env=process.env,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+    assert done.returncode not in {0, 120}
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["push", pytest.param("pull", marks=pytest.mark.slow)])
+def test_interrupted(process: Sealfs, source: Path, store: Path, tmp_path: Path, verb: str) -> None:
+    with (source / "big").open("wb") as file:
+        file.writelines([os.urandom(1 << 20)] * 300)
+    if verb == "pull":
+        process("push", source, store)
+    words = ("push", source, store) if verb == "push" else ("pull", store, tmp_path / "copy")
+    log = tmp_path / "log"
+    running = process.start(*words, log=log)
+    try:
+        where = store if verb == "push" else tmp_path / "copy"
+        wait_for(lambda: running.poll() is not None or (where.exists() and any(where.rglob("*"))))
+        running.send_signal(signal.SIGINT)
+        assert running.wait(PATIENCE) == 130, log.read_text()
+    finally:
+        running.kill()
+        running.wait()
+    assert log.read_text().splitlines()[-1] == "sealfs: interrupted"
+    assert "Traceback" not in log.read_text()
+    if verb == "push":
+        assert process("ls", store, code=3).complaint  # nothing half-visible
+        assert "pushed version 1" in process("push", source, store).text
+    else:
+        assert not (tmp_path / "copy" / "big").exists()
+
+
+def test_internal_errors_are_one_line_too(sealfs: InProcess, pushed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("sealfs.cli.ls_cmd.open_identity", fail)
+    complaint = sealfs("ls", pushed, code=1).complaint
+    assert "internal error: ZeroDivisionError: oops; SEALFS_DEBUG=1 shows where" in complaint
+
+
+def test_starts_without_loading_what_it_does_not_need(process: Sealfs) -> None:
+    script = """
+import sys
+from sealfs.cli.main import cli
+print([name for name in ("boto3", "cryptography", "rich") if name in sys.modules])
+"""
+    done = subprocess.run(python(script), env=process.env, stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "[]\n"
