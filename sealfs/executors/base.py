@@ -121,7 +121,7 @@ def find_executor(name: str) -> Executor:
     """
     found = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in found:
-        there = f"there are: {', '.join(sorted(found))}" if found else "sealfs was updated in place: install it again"
+        there = f"there are: {', '.join(sorted(found))}" if found else "sealfs has changed: install it again"
         raise UsageError(f"there is no executor '{name}'", there)
     try:
         executor: Executor = found[name].load()()

@@ -42,7 +42,7 @@ def names(view: View) -> dict[bytes, bytes]:
 def test_script_is_what_it_would_be_by_itself(
     tmp_path: Path, out: Path, identity: Identity, local_store: LocalStore, trust: TrustStore
 ) -> None:
-    script = """
+    script = f"""
 import sys
 import beside
 from pathlib import Path
@@ -50,9 +50,9 @@ assert __name__ == "__main__"
 assert sys.argv[1:] == ["--out", "mine"], sys.argv
 assert sys.modules["__main__"].beside is beside
 print(beside.value)
-(Path(%r) / "a").write_text("result")
+(Path({str(out)!r}) / "a").write_text("result")
 sys.exit(3)
-""" % str(out)
+"""
     ended = run(tmp_path, out, identity, script, "--out", "mine")
     assert (ended.returncode, ended.stdout) == (3, "5\n"), ended.stderr
     with opened(local_store, identity, trust) as view:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import Sealfs
+from servers import moto_server
 
 from sealfs.executors.launcher import LIBRARY
 from sealfs.keys import Identity
@@ -47,3 +48,24 @@ def test_losses_and_results(tmp_path: Path, attach: str, workers: int) -> None:
     saved = {path.name: path.read_bytes() for path in (tmp_path / "plain").iterdir()}
     assert saved
     assert {path.name: path.read_bytes() for path in (tmp_path / "pulled" / "saved").iterdir()} == saved
+
+
+@pytest.mark.parametrize(
+    "attach",
+    [
+        pytest.param("fuse", marks=pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no /dev/fuse")),
+        pytest.param("preload", marks=pytest.mark.skipif(not LIBRARY.exists(), reason="no libsealfs.so")),
+    ],
+)
+def test_data_from_and_results_to_an_object_store(tmp_path: Path, attach: str) -> None:
+    source, data, out = tmp_path / "source", tmp_path / "data", tmp_path / "out"
+    source.mkdir()
+    data.mkdir()
+    (source / "sample").write_bytes(os.urandom(300_000))
+    with moto_server() as server:
+        server.create_bucket("bucket")
+        sealfs = Sealfs(tmp_path / "home", Identity.generate(), **server.environment())
+        sealfs("push", source, "s3://bucket/data")
+        job = ["--attach", attach, "--data", f"s3://bucket/data:{data}", "--out", f"s3://bucket/results:{out}"]
+        sealfs("run", *job, "--", "cp", data / "sample", out / "copy")
+        assert sealfs("cat", "s3://bucket/results", "copy").stdout == (source / "sample").read_bytes()
