@@ -49,7 +49,7 @@ def memory_folder(path: Path) -> Iterator[MemoryFolder]:
     """
     there = _check_place(path)
     try:
-        base = Path(tempfile.mkdtemp(prefix="sealfs-out-", dir=_SHM))
+        base = Path(tempfile.mkdtemp(prefix=f"sealfs-out-{os.getpid()}-", dir=_SHM))
     except OSError as error:
         raise LocalIOError(
             f"cannot make a folder in {_SHM}: {error.strerror}", "results are kept in memory: mount a tmpfs there"

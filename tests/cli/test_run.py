@@ -53,7 +53,9 @@ def data(tmp_path: Path) -> Path:
 def _nothing_left(tmp_path: Path) -> object:
     before = set(Path("/dev/shm").glob("sealfs-out-*"))
     yield
-    assert set(Path("/dev/shm").glob("sealfs-out-*")) == before, "plaintext left in memory"
+    new = set(Path("/dev/shm").glob("sealfs-out-*")) - before
+    left = [path for path in new if not runs(int(path.name.split("-")[2]))]  # others may be running tests, too
+    assert not left, "plaintext left in memory"
     assert not (tmp_path / "out").is_symlink()
 
 
