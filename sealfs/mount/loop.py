@@ -18,7 +18,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from sealfs.errors import MountError
@@ -26,6 +26,7 @@ from sealfs.mount.libfuse import load_mfusepy
 
 _MAX_THREADS = 64  # requests that wait at once; more are queued in the kernel
 _IDLE_FOLLOWERS = 4
+_LONGEST_FORGETTING = 30.0  # seconds; it takes microseconds for each path that was served
 _FUSE_BUF_SIZE = 128  # struct fuse_buf has grown over the years and never exceeded half of this
 
 _lib: Any = load_mfusepy()._libfuse
@@ -75,6 +76,8 @@ class Loop:
         self._count_lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
         self._waiting = 0
+        self._stopping = threading.Event()
+        self._forgetting: threading.Thread | None = None
         self._fuse: int | None = None
         self._session: int | None = None
 
@@ -154,15 +157,29 @@ class Loop:
                 return
             _process_buf(session, buffer)
 
-    def invalidate(self, path: bytes) -> None:
-        """Make the kernel drop what it keeps of a path; not to be called while serving a request."""
-        if self._fuse is not None:
-            _fuse_invalidate_path(self._fuse, path)
+    def forget(self, paths: Iterable[bytes]) -> None:
+        """Make the kernel drop what it keeps of these paths, in a thread of its own.
+
+        The kernel lets that thread wait, beyond the reach of any signal, for pages that are being read. So the
+        session has to be served until the thread has ended; `stop` sees to that.
+        """
+
+        def invalidate() -> None:
+            for path in paths:
+                if self._stopping.is_set() or self.ended.is_set():
+                    return
+                _fuse_invalidate_path(self._fuse, path)
+
+        self._forgetting = threading.Thread(target=invalidate, name="sealfs-forget", daemon=True)
+        self._forgetting.start()
 
     def stop(self, patience: float = 2.0) -> None:
         """Unmount, lazily if files are still open, and wait for the threads, in all `patience` seconds."""
+        self._stopping.set()
         if self._fuse is None:
             return
+        if self._forgetting is not None:
+            self._forgetting.join(_LONGEST_FORGETTING)
         _session_exit(self._session)
         _fuse_unmount(self._fuse)
         self.ended.set()

@@ -13,8 +13,7 @@ import errno
 import logging
 import os
 import stat
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 from sealfs.errors import SealfsError, StoreError
@@ -198,7 +197,7 @@ def mount(
         MountError: The mount did not come up.
     """
     operations = ReadOnlyOperations(view)
-    view.on_poison(lambda reason: _forget_pages(view, operations, loop))
+    view.on_poison(lambda reason: loop.forget(_served_paths(view, operations)))
     options: dict[str, object] = {
         "ro": True,
         "fsname": name.replace(",", "_"),
@@ -221,16 +220,10 @@ def mount(
         mfusepy.fuse_main_real = original
 
 
-def _forget_pages(view: View, operations: ReadOnlyOperations, loop: Loop) -> None:
-    """Make the kernel ask again for all that it was ever given, in a thread of its own.
+def _served_paths(view: View, operations: ReadOnlyOperations) -> Iterator[bytes]:
+    """Yield every path that the kernel was ever told about.
 
-    What it asks is answered with EIO, so that pages and attributes served before the damage was noticed are not
-    read on as if nothing had happened.
+    When it has forgotten them it asks again and is answered with EIO, so that pages and attributes served before
+    damage was noticed are not read on as if nothing had happened.
     """
-
-    def forget() -> None:
-        for number, served in enumerate(operations.served):
-            if served:
-                loop.invalidate(b"/" + view.index.path(number))
-
-    threading.Thread(target=forget, name="sealfs-forget", daemon=True).start()
+    return (b"/" + view.index.path(number) for number, served in enumerate(operations.served) if served)

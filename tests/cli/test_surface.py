@@ -128,15 +128,13 @@ def test_colours_on_terminals_only(process: Sealfs, tmp_path: Path) -> None:
     assert code == 3
     assert "\x1b[31m" in screen
     assert "\x1b" not in process("ls", tmp_path / "nothing", code=3).stderr
-    assert "\x1b" in on_terminal(process, "doctor")[1]
-    assert "\x1b" not in process("doctor", code=None).text
 
 
 def test_progress_bar_on_a_terminal(process: Sealfs, source: Path, store: Path) -> None:
-    (source / "big").write_bytes(os.urandom(60 << 20))
+    (source / "big").write_bytes(os.urandom(30 << 20))
     code, screen = on_terminal(process, "push", source, store)
     assert code == 0
-    assert re.search(r"\d+(\.\d+)?/62\.\d+ MB|62\.\d+/62\.\d+ MB|MB/s", screen)
+    assert re.search(r"\d/31\.5 MB", screen)
     assert "pushed version 1" in screen
     (source / "big").unlink()
     assert process("push", source, store).stderr == ""  # and none in a pipe
@@ -191,7 +189,8 @@ def test_output_that_cannot_be_written(process: Sealfs, pushed: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("verb", ["push", pytest.param("pull", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["push", "pull"])
 def test_interrupted(process: Sealfs, source: Path, store: Path, tmp_path: Path, verb: str) -> None:
     with (source / "big").open("wb") as file:
         file.writelines([os.urandom(1 << 20)] * 300)

@@ -26,7 +26,7 @@ SMALL_CACHE = 2 * BLOCK + 1000
 
 @dataclass(frozen=True)
 class Remote:
-    """A dataset in a bucket: 40 MiB of text, and a few small files."""
+    """A dataset in a bucket: 14 MiB of text, and a few small files."""
 
     bucket: Bucket
     source: Path
@@ -39,7 +39,7 @@ class Remote:
 def remote(provider: Sealfs) -> Iterator[Remote]:
     source = provider.home / "source"
     source.mkdir()
-    lines = (40 << 20) // 64
+    lines = (14 << 20) // 64
     text = b"".join(b"%s%031d" % (MARKER, number) for number in random.Random(1).sample(range(lines), lines))
     (source / "patient-records.txt").write_bytes(text)
     for number in range(5):
@@ -81,7 +81,7 @@ def test_only_ciphertext_touches_the_disk(remote: Remote, mount: MountFactory, s
     for name in os.listdir(remote.source):
         assert (here.path / name).read_bytes() == remote.content(name)
     cache = sealfs.home / "cache" / "sealfs"
-    wait_for(lambda: size_of(cache) > 40 << 20)
+    wait_for(lambda: size_of(cache) > 14 << 20)
     for path in (path for path in sealfs.home.rglob("*") if path.is_file()):
         content = path.read_bytes()
         assert MARKER[:16] not in content, path
@@ -133,7 +133,7 @@ def test_survives_kill_9(remote: Remote, sealfs: Sealfs, tmp_path: Path) -> None
     cache = sealfs.home / "cache" / "sealfs"
     with mounted(sealfs, PLACE, tmp_path / "mnt") as first:
         assert (first.path / "patient-records.txt").read_bytes() == remote.content("patient-records.txt")
-        wait_for(lambda: size_of(cache) > 40 << 20)
+        wait_for(lambda: size_of(cache) > 14 << 20)
         assert first.end(signal.SIGKILL) == -signal.SIGKILL
         detach(first.path)
     (blocks(cache)[0].parent / f"{blocks(cache)[0].name}.tmp").write_bytes(b"half a block")
@@ -190,6 +190,7 @@ def test_damage_under_a_running_mount(remote: Remote, mount: MountFactory, sealf
     assert here.status()["errors"] == 0
 
 
+@pytest.mark.slow
 def test_second_mount_falls_back_to_memory(remote: Remote, sealfs: Sealfs, tmp_path: Path) -> None:
     cache = sealfs.home / "cache" / "sealfs"
     with (
