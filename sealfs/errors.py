@@ -99,6 +99,20 @@ class LocalIOError(SealfsError):
     exit_code = 9
 
 
+class SourceFileError(LocalIOError):
+    """One file or directory of a folder can't be sealed as it is: unreadable, gone, special, never quiet.
+
+    Args:
+        message: See `SealfsError`.
+        hint: See `SealfsError`.
+        path: Which one, below the folder.
+    """
+
+    def __init__(self, message: str, hint: str, path: bytes) -> None:
+        super().__init__(message, hint)
+        self.path = path
+
+
 class MountError(SealfsError):
     """FUSE is missing, the mount point is unfit, or the mount did not come up or go away."""
 
@@ -110,3 +124,9 @@ class FormatError(SealfsError):
 
     exit_code = 11
     default_hint = "a newer sealfs wrote this: upgrade sealfs"
+
+
+class ExecutorError(SealfsError):
+    """A workload cannot be run in the place that was asked for: a tool or a file is missing, or does not fit."""
+
+    exit_code = 12

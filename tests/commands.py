@@ -86,6 +86,7 @@ class Sealfs:
             "XDG_STATE_HOME": str(home / "state"),
             "XDG_CACHE_HOME": str(home / "cache"),
             "XDG_RUNTIME_DIR": str(home / "run"),
+            **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},  # a work tree of its own
             **environment,
         }
         if identity is not None:

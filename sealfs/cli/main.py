@@ -33,6 +33,9 @@ _VERBS = {
     "rotate": "Start a new key epoch.",
     "trust": "Show or change whose signature is believed at an address.",
     "mount": "Mount a dataset as a read-only folder.",
+    "run": "Run a command on sealed data, natively or in an enclave.",
+    "measure": "Make an enclave's files for a command, and print its measurement.",
+    "lint": "Say what in an enclave's manifest lets the host in.",
     "umount": "Unmount, and return when it is really gone.",
     "fetch": "Copy a version's objects to a folder, without any key.",
     "warm": "Fetch a dataset's ciphertext into the cache ahead of time.",
@@ -51,7 +54,8 @@ Exit codes:
    3  no such dataset or path     9  local file or disk problem
    4  no usable key              10  mount problem
    5  data does not authenticate 11  written by a newer sealfs
- 130  interrupted
+ 130  interrupted                12  no place to run it: tool or file missing
+  85  run: the workload's in-process reader found data that does not authenticate
 \b
 Three steps:
   sealfs keygen

@@ -12,7 +12,7 @@ import hashlib
 import os
 import stat
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from sealfs.dataset.content import ChangedWhileReadError, open_file
@@ -101,6 +101,7 @@ class Comparison:
         index: The snapshot's path table; an empty one if there is no snapshot yet.
         refs: The snapshot's packs.
         excludes: Globs of what to leave out.
+        held: Paths of files to be left as the snapshot has them, and out of it if it has not.
         checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
         notice: Told of each file that differs: "A", "M" or "D", and its path.
 
@@ -121,11 +122,13 @@ class Comparison:
         refs: Sequence[ObjectRef],
         *,
         excludes: Sequence[str] = (),
+        held: Collection[bytes] = (),
         checksum: bool = False,
         notice: Notice | None = None,
     ) -> None:
         self._top = top
         self._index = index
+        self._held = held
         self._checksum = checksum
         self._notice = notice or (lambda kind, path: None)
         try:
@@ -147,7 +150,7 @@ class Comparison:
 
     def _scan(self, excludes: Sequence[str]) -> None:
         numbers: dict[bytes, int] = {b"": ROOT}
-        for found in scan(self._top, excludes):
+        for found in scan(self._top, excludes, self._held):
             status, parent, path = found.status, numbers[found.parent], found.path
             old = self._old_entry(found)
             if stat.S_ISLNK(status.st_mode):
@@ -155,6 +158,9 @@ class Comparison:
                 self.builder.add_symlink(parent, found.name, status.st_mode, target, status.st_mtime_ns)
                 if old is None or not self._match(path, old, status) or self._index.symlink_target(old) != target:
                     self.plan.touched = True
+                continue
+            if stat.S_ISREG(status.st_mode) and path in self._held:
+                self._hold(parent, found.name, old)
                 continue
             size = status.st_size if stat.S_ISREG(status.st_mode) else 0
             number = self.builder.add(parent, found.name, status.st_mode, size, status.st_mtime_ns)
@@ -190,11 +196,7 @@ class Comparison:
         self.plan.files += 1
         self.plan.size += status.st_size
         if old is not None and self._unchanged(old, path, status):
-            extents = [
-                Extent(e.pack if e.pack == HOLE else self.packs.keep(e.pack), e.offset, e.length)
-                for e in self._index.extents(old)
-            ]
-            self.builder.set_content(number, extents, self._index.sha256(old))
+            self._keep(number, old)
             return
         if old is None:
             self.plan.added += 1
@@ -203,6 +205,24 @@ class Comparison:
         self._notice("A" if old is None else "M", path)
         self.plan.pending_size += status.st_size
         self.pending.append(number)
+
+    def _hold(self, parent: int, name: bytes, old: int | None) -> None:
+        """Take a file over as the snapshot has it, if it has it."""
+        if old is None or not self._index.entry(old).is_file:
+            return
+        entry = self._index.entry(old)
+        self._seen[old] = True
+        self.plan.files += 1
+        self.plan.size += entry.size
+        self._keep(self.builder.add(parent, name, entry.mode, entry.size, entry.mtime_ns), old)
+
+    def _keep(self, number: int, old: int) -> None:
+        """Let a file's content be where the snapshot has it."""
+        extents = [
+            Extent(e.pack if e.pack == HOLE else self.packs.keep(e.pack), e.offset, e.length)
+            for e in self._index.extents(old)
+        ]
+        self.builder.set_content(number, extents, self._index.sha256(old))
 
     def _unchanged(self, old: int, path: bytes, status: os.stat_result) -> bool:
         entry = self._index.entry(old)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sealfs.dataset.scan import shown
-from sealfs.errors import LocalIOError
+from sealfs.errors import SourceFileError
 
 _MIN_SPARSE = 1 << 20  # smaller files are not worth asking for holes
 _CLOCK_TICK_NS = 20_000_000  # two writes in one tick of the kernel's clock may get the same mtime
@@ -138,21 +138,24 @@ def open_file(top: bytes, path: bytes) -> Iterator[OpenFile]:
     """Open the regular file at `path` below `top`; symlinks are not followed.
 
     Raises:
-        LocalIOError: It can't be opened or read, or is no regular file any more.
+        SourceFileError: It can't be opened or read, or is no regular file any more.
     """
     try:
         descriptor = os.open(os.path.join(top, path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
-                raise LocalIOError(f"'{shown(path)}' was replaced while it was pushed", "run the push again")
+                raise SourceFileError(
+                    f"'{shown(path)}' was replaced while it was pushed", "run the push again", path
+                )
             yield OpenFile(descriptor, FileState.of(path, status), status.st_mode)
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        raise LocalIOError(f"'{shown(path)}' vanished while it was pushed", "run the push again") from None
+        raise SourceFileError(f"'{shown(path)}' vanished while it was pushed", "run the push again", path) from None
     except OSError as error:
-        raise LocalIOError(
+        raise SourceFileError(
             f"cannot read '{shown(path)}': {error.strerror}",
             "mend its permissions, or leave it out with --exclude",
+            path,
         ) from None

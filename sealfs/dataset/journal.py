@@ -51,14 +51,15 @@ class Journal:
     Args:
         source: The folder's absolute path.
         uri: The normalized address.
+        state: The private folder to keep it below; None for the user's own (`trust.state_directory`).
 
     Raises:
         ConflictError: Another process is pushing the same folder there.
     """
 
-    def __init__(self, source: bytes, uri: str) -> None:
+    def __init__(self, source: bytes, uri: str, state: Path | None = None) -> None:
         digest = hashlib.sha256(uri.encode() + b"\0" + source).hexdigest()[:32]
-        path = state_directory() / "pushes" / f"{digest}.jsonl"
+        path = (state or state_directory()) / "pushes" / f"{digest}.jsonl"
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._file: IO[bytes] = open(  # noqa: SIM115 - held open for as long as the push lasts

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ class PushOptions:
     Attributes:
         recipients: Who else may read; added to those that the dataset has.
         excludes: Globs of what to leave out.
+        held: Paths of files that are not to be read: they stay as the newest snapshot has them, or out.
         message: Kept, sealed, in the snapshot.
         checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
         single_writer: The user's word that nobody else pushes.
@@ -53,6 +54,7 @@ class PushOptions:
 
     recipients: Sequence[Recipient] = ()
     excludes: Sequence[str] = ()
+    held: Collection[bytes] = ()
     message: str = ""
     checksum: bool = False
     single_writer: bool = False
@@ -97,6 +99,7 @@ class Push:
         trust: The user's pins.
         options: See `PushOptions`.
         progress: Whom to tell.
+        state: Where the journal lies, if not in the user's own state folder: it holds names of files.
     """
 
     def __init__(
@@ -107,7 +110,9 @@ class Push:
         trust: TrustStore,
         options: PushOptions | None = None,
         progress: Progress | None = None,
+        state: Path | None = None,
     ) -> None:
+        self._state = state
         self._top = os.fsencode(source.resolve())
         self._store = store
         self._identity = identity
@@ -135,7 +140,7 @@ class Push:
             UsageError: The options make no dataset that could be read.
         """
         self._check_options()
-        with contextlib.closing(Journal(self._top, self._store.uri)) as journal:
+        with contextlib.closing(Journal(self._top, self._store.uri, self._state)) as journal:
             parent = self._open_parent()
             self._progress.begin("scanning", 0)
             comparison = self._compare(parent, None)
@@ -173,6 +178,7 @@ class Push:
             parent.index if parent else empty_index(),
             parent.dataset.snapshot.packs if parent else (),
             excludes=self._options.excludes,
+            held=self._options.held,
             checksum=self._options.checksum,
             notice=notice,
         )

@@ -9,10 +9,10 @@ import fnmatch
 import os
 import stat
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from sealfs.errors import LocalIOError
+from sealfs.errors import SourceFileError
 
 _KINDS = {
     stat.S_IFSOCK: "a socket",
@@ -54,26 +54,27 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace") or "."
 
 
-def scan(top: bytes, excludes: Sequence[str] = ()) -> Iterator[Found]:
+def scan(top: bytes, excludes: Sequence[str] = (), held: Collection[bytes] = ()) -> Iterator[Found]:
     """Yield everything below `top`, each directory's entries together and before what lies deeper.
 
     Args:
         top: A directory.
         excludes: Globs; what matches by name or by path is left out, with all below it.
+        held: Paths that are not to be looked into: directories among them seem empty, special files absent.
 
     Raises:
-        LocalIOError: Something can't be read, or is neither file, directory nor symlink.
+        SourceFileError: Something can't be read, or is neither file, directory nor symlink.
     """
     pending: deque[bytes] = deque([b""])
     while pending:
         directory = pending.popleft()
-        for found in _entries(top, directory, excludes):
-            if stat.S_ISDIR(found.status.st_mode):
+        for found in _entries(top, directory, excludes, held):
+            if stat.S_ISDIR(found.status.st_mode) and found.path not in held:
                 pending.append(found.path)
             yield found
 
 
-def _entries(top: bytes, directory: bytes, excludes: Sequence[str]) -> Iterator[Found]:
+def _entries(top: bytes, directory: bytes, excludes: Sequence[str], held: Collection[bytes]) -> Iterator[Found]:
     try:
         with os.scandir(os.path.join(top, directory) if directory else top) as listing:
             for item in listing:
@@ -83,15 +84,20 @@ def _entries(top: bytes, directory: bytes, excludes: Sequence[str]) -> Iterator[
                 status = item.stat(follow_symlinks=False)
                 kind = stat.S_IFMT(status.st_mode)
                 if kind in _KINDS:
-                    raise LocalIOError(
+                    if path in held:
+                        continue
+                    raise SourceFileError(
                         f"'{shown(path)}' is {_KINDS[kind]} and cannot be sealed",
                         f"leave it out: --exclude '{shown(path)}'",
+                        path,
                     )
                 target = os.readlink(item.path) if stat.S_ISLNK(kind) else b""
                 yield Found(directory, item.name, status, target)
     except OSError as error:
-        raise LocalIOError(
-            f"cannot read '{shown(directory)}': {error.strerror}", "mend its permissions, or use --exclude"
+        raise SourceFileError(
+            f"cannot read '{shown(directory)}': {error.strerror}",
+            "mend its permissions, or use --exclude",
+            directory,
         ) from None
 
 

@@ -18,7 +18,7 @@ from sealfs.dataset.index import HOLE, Extent
 from sealfs.dataset.index_builder import IndexBuilder
 from sealfs.dataset.packer import PackWriter, Piece, SealedPack, Seals
 from sealfs.dataset.scan import shown
-from sealfs.errors import LocalIOError
+from sealfs.errors import SourceFileError
 from sealfs.progress import Progress
 from sealfs.store.base import ObjectStore
 
@@ -103,7 +103,7 @@ class FileSealer:
         """Seal these files; when it returns all their bytes lie in the store and the index says where.
 
         Raises:
-            LocalIOError: A file can't be read, or changes all the time.
+            SourceFileError: A file can't be read, or changes all the time.
         """
         try:
             for number in numbers:
@@ -132,9 +132,10 @@ class FileSealer:
                     continue
                 self._progress.advance(file.state.size)
                 return
-        raise LocalIOError(
+        raise SourceFileError(
             f"'{shown(path)}' keeps changing while it is read",
             "push from a quiet copy or a file system snapshot, or use --exclude",
+            path,
         )
 
     def _set_status(self, number: int, file: OpenFile) -> None:

@@ -13,10 +13,9 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -29,6 +28,7 @@ from sealfs.mount.points import check_fit
 from sealfs.store.cache import BlockCache
 from sealfs.store.source import CiphertextSource
 from sealfs.vfs import View
+from sealfs.workload import Workload, signals_sent_to
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,6 @@ OpenView = Callable[[Callable[[], None]], tuple[View, CiphertextSource]]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # mallopt(3)
 _READ_AHEAD_KIB = 4096  # how far the kernel reads ahead; more gains nothing, its default of 128 costs half
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,7 @@ class MountProcess:
         self._options = options
         self._loop = Loop()
         self._since = time.time()
-        self._workload: subprocess.Popen[bytes] | None = None
+        self._workload = Workload(options.command)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._view: View
@@ -131,9 +130,15 @@ class MountProcess:
             IntegrityError: The workload was killed because its data did not authenticate.
         """
         _keep_memory()
+        with signals_sent_to(self._on_signal):
+            code = self._serve_until_told(ready)
+        if self._options.command and self._view.poisoned is not None:
+            raise IntegrityError(f"{self._view.poisoned}; the workload was killed")
+        return code
+
+    def _serve_until_told(self, ready: Callable[[], None]) -> int:
         mounted = threading.Event()
         server = threading.Thread(target=self._mount, args=(mounted,), name="sealfs-mount", daemon=True)
-        handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         server.start()
         while not mounted.wait(0.05) and server.is_alive():
             pass
@@ -148,14 +153,10 @@ class MountProcess:
                 notify_service_manager(f"READY=1\nSTATUS=serving {self._dataset.store.uri}")
                 code = self._wait()
                 notify_service_manager("STOPPING=1")
+            return code
         finally:
             self._loop.stop()
             self._view.close()
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        if self._options.command and self._view.poisoned is not None:
-            raise IntegrityError(f"{self._view.poisoned}; the workload was killed")
-        return code
 
     def _mount(self, mounted: threading.Event) -> None:
         try:
@@ -172,43 +173,19 @@ class MountProcess:
 
     def _wait(self) -> int:
         if self._options.command:
-            return self._run_workload(self._options.command)
+            return self._workload.run(lambda: self._view.poisoned is not None)
         while not self._stop.is_set() and not self._loop.ended.wait(0.2):
             pass
         return 0
 
-    def _run_workload(self, command: Sequence[str]) -> int:
-        """Run a command in a process group of its own, so that its children can be killed with it."""
-        try:
-            workload = subprocess.Popen(command, process_group=0)
-        except OSError as error:
-            raise MountError(f"cannot run '{command[0]}': {error.strerror}", "check its name and PATH") from None
-        self._workload = workload
-        with _terminal_lent_to(workload.pid):
-            while workload.poll() is None:
-                if self._view.poisoned is not None:
-                    self._signal_workload(signal.SIGKILL)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    workload.wait(0.2)
-        return workload.returncode if workload.returncode >= 0 else 128 - workload.returncode
-
-    def _signal_workload(self, number: int) -> None:
-        if self._workload is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._workload.pid, number)
-
-    def _on_signal(self, number: int, frame: object) -> None:
-        del frame
-        if self._workload is not None:
-            self._signal_workload(number)
-        else:
+    def _on_signal(self, number: int) -> None:
+        if not self._workload.signal(number):
             self._stop.set()
 
     def _kill_workload(self, reason: str) -> None:
         notify_service_manager(f"STATUS=INTEGRITY FAILURE: {reason}")
-        if self._workload is not None:
+        if self._workload.signal(signal.SIGKILL):
             log.critical("killing the workload: it must not go on with what it has read")
-            self._signal_workload(signal.SIGKILL)
 
     def _tune_read_ahead(self) -> None:
         """Let the kernel read further ahead where this user may say so; slower, not wrong, where not."""
@@ -216,20 +193,3 @@ class MountProcess:
         path = Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb")
         with contextlib.suppress(OSError):
             path.write_text(str(_READ_AHEAD_KIB))
-
-
-@contextlib.contextmanager
-def _terminal_lent_to(group: int) -> Iterator[None]:
-    """Make a process group the terminal's foreground, so that it may read from it and gets its Ctrl-C."""
-    if not os.isatty(0):
-        yield
-        return
-    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-    try:
-        with contextlib.suppress(OSError):
-            os.tcsetpgrp(0, group)
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            os.tcsetpgrp(0, os.getpgrp())
-        signal.signal(signal.SIGTTOU, before)

@@ -1,0 +1,158 @@
+"""`sealfs measure`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sealfs.cli.common import json_option, note, print_json, signer_option
+from sealfs.cli.lint_cmd import print_findings
+from sealfs.cli.run_cmd import job_options, make_job
+from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
+from sealfs.enclave.measure import Measured, measure
+from sealfs.enclave.memory import memory_folder
+from sealfs.errors import ExecutorError, LocalIOError, UsageError
+from sealfs.executors.base import Job, find_executor
+from sealfs.executors.gramine import RENDERED
+from sealfs.executors.launcher import LIBRARY, launcher_imports
+from sealfs.keys import Recipient, Signer
+
+_LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
+_TRIAL = {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the enclave; and what a trial compiles, the next would load
+
+
+def _check_size(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    del context, parameter
+    if not re.fullmatch(r"[1-9]\d*[MG]", value):
+        raise click.BadParameter("is not a size such as 16G")
+    return value
+
+
+@click.command()
+@click.argument("workload", nargs=-1, required=True, metavar="-- COMMAND...")
+@job_options
+@click.option("--enclave", type=click.Path(path_type=Path), required=True, metavar="DIR",
+              help="The folder to fill; made if missing.")  # fmt: skip
+@click.option("--trial", metavar="COMMAND",
+              help="What to run once to see what is loaded, if not COMMAND: a shorter training, say.")  # fmt: skip
+@click.option(
+    "--again", is_flag=True, help="Use what was collected in DIR before; only check that it is unchanged."
+)
+@click.option("-x", "--exclude", "excludes", multiple=True, help="Glob of absolute paths not to trust. Repeatable.")
+@click.option("--threads", type=click.IntRange(1, 512), default=4, show_default=True, help="For OpenMP.")
+@click.option("--enclave-size", default="16G", show_default=True, callback=_check_size,
+              help="Memory of the enclave, such as 16G.")  # fmt: skip
+@signer_option
+@json_option
+def command(
+    workload: tuple[str, ...],
+    executor: str,
+    data: tuple[tuple[str, str], ...],
+    out: tuple[str, str] | None,
+    recipients: tuple[Recipient, ...],
+    out_interval: float,
+    enclave: Path,
+    trial: str | None,
+    again: bool,
+    excludes: tuple[str, ...],
+    threads: int,
+    enclave_size: str,
+    signer: Signer | None,
+    as_json: bool,
+) -> None:
+    """Find out what COMMAND loads, make an enclave's files of it, and print the measurement.
+
+    Runs COMMAND (or --trial) here, once, under strace, on whatever lies at the data's paths: a plain folder of
+    made-up samples is fine, and so is a mount. What lies at those paths is not measured, only code is; samples
+    elsewhere, for a --trial, are to be left out with --exclude. Run it where you trust the machine: what is found
+    here is what the enclave will accept.
+
+    The same files, options and COMMAND give the same measurement. 'sealfs run' with the same options starts it.
+    """
+    chosen = find_executor(executor)
+    if not chosen.is_enclave:
+        raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
+    if data and signer is None:
+        raise UsageError("an enclave must know whose data to believe", "name the data's provider with --signer")
+    if out is not None and not recipients:
+        raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
+    job = make_job(data, out, recipients, out_interval, workload, None, None, "preload", enclave, signer)
+    try:
+        enclave.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LocalIOError(f"cannot make {enclave}: {error.strerror}") from None
+    if again:
+        _check_unchanged(Collected.load(enclave))
+    else:
+        paths = _collect(job, shlex.split(trial) if trial else list(workload), excludes)
+        Collected.here(paths, str(signer) if signer else None, threads, enclave_size).save(enclave)
+    measured = measure(job, chosen)
+    _tell(measured, Collected.load(enclave), enclave, as_json)
+    if measured.missing is not None:
+        commands = "; ".join(shlex.join(step) for step in measured.commands)
+        raise ExecutorError(
+            f"{measured.missing} is not on PATH, so nothing is built and MRENCLAVE is not known",
+            f"the files are there; where the tools are, run in {enclave}: {commands}",
+        )
+
+
+def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
+    hidden = [*excludes, *(f"{data.path}/*" for data in job.datasets)]
+    with ExitStack() as stack:
+        if job.output is not None:
+            hidden.append(f"{job.output.path}/*")
+            stack.enter_context(memory_folder(Path(job.output.path)))
+        code, paths = collect(trial, environment=_TRIAL, excludes=hidden)
+    if code:
+        raise ExecutorError(
+            f"the trial run failed with exit code {code}",
+            f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
+        )
+    preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
+    code, also = collect(launcher_imports(), environment={**_TRIAL, **preloaded}, excludes=hidden)
+    if code:
+        raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
+    return paths | also
+
+
+def _check_unchanged(collected: Collected) -> None:
+    now = {
+        file.path: file.sha256 for file in Collected.here((f.path for f in collected.files), None, 1, "1G").files
+    }
+    changed = [file.path for file in collected.files if now[file.path] != file.sha256]
+    if changed:
+        raise ExecutorError(
+            f"{len(changed)} files differ from what was collected, {changed[0]} for one",
+            "collect again, without --again, if that is meant to be",
+        )
+
+
+def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool) -> None:
+    slow = checked_by_time(collected.files)
+    if slow:
+        folders = sorted({_LIBRARY_FOLDER.sub(r"\1", os.path.dirname(path)) for path in slow})
+        note(
+            f"{len(slow)} .pyc files are checked by time, and compiled anew at each start in Gramine: "
+            f"python -m compileall -qf --invalidation-mode unchecked-hash {shlex.join(folders)}; then measure again"
+        )
+    if as_json:
+        document: dict[str, Any] = {
+            "mrenclave": measured.mrenclave,
+            "trusted_files": len(collected.files),
+            "files": [FILE_NAME, *measured.files],
+            "commands": [list(step) for step in measured.commands],
+            "findings": [asdict(finding) for finding in measured.findings],
+        }
+        print_json(document)
+        return
+    print_findings([f for f in measured.findings if f.level != "note"], enclave / RENDERED)
+    note(f"{len(collected.files)} files are trusted; wrote {', '.join((FILE_NAME, *measured.files))} to {enclave}")
+    if measured.mrenclave is not None:
+        click.echo(f"MRENCLAVE {measured.mrenclave}")

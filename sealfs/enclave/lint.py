@@ -1,0 +1,235 @@
+"""Reads a Gramine manifest as an attacker would: every line that lets the host in, with the reason.
+
+Levels: an `error` gives the host plaintext or control; a `warning` is a weakness or a known trap; a `note` is
+what one should know although it is meant to be so.
+
+Threading: stateless.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from sealfs.errors import UsageError
+
+Level = Literal["note", "warning", "error"]
+LEVELS: tuple[Level, ...] = ("note", "warning", "error")
+
+# The folders of an enclave through which ciphertext comes and goes; everything read there is authenticated.
+CIPHERTEXT_URIS = ("file:ciphertext/", "file:results/")
+
+_INSECURE = {
+    "insecure__use_cmdline_argv": "whoever starts the enclave chooses its arguments: 'python -c ...' is a shell "
+    "inside it, and the measurement does not change",
+    "insecure__use_host_env": "whoever starts the enclave chooses its environment: LD_PRELOAD, PYTHONPATH and "
+    "PYTHONSTARTUP run code inside it",
+    "insecure__disable_aslr": "memory lies at known addresses, which makes every memory error easier to exploit",
+    "insecure__allow_eventfd": "eventfd is emulated by the host, which can lose, invent and reorder events",
+    "insecure__keys": "the keys of encrypted files are written in the manifest, which is public",
+    "insecure__rpc_thread_num": "threads outside of the enclave serve its calls through shared memory "
+    "(INTEL-SA-00657, INTEL-SA-00615)",
+    "insecure__protected_files_key": "the key of protected files is written in the manifest, which is public",
+}
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|PRIVATE|ACCESS_KEY|API_KEY", re.IGNORECASE)
+_RUNTIME = re.compile(r"gramine\.runtimedir|/gramine/runtime/")
+_KEY_FILE = re.compile(r"identity|\.pem$|test[-_]keys|\.key$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Finding:
+    """Something to think about.
+
+    Attributes:
+        line: Where, from 1; 0 if it is about something that is not there.
+        level: How bad it is.
+        what: The key or the value.
+        why: What it lets the host do.
+    """
+
+    line: int
+    level: Level
+    what: str
+    why: str
+
+
+def lint(text: str) -> list[Finding]:
+    """Return what is to be said about a manifest, in the order of its lines.
+
+    Args:
+        text: TOML, as `sealfs measure` or `gramine-manifest` rendered it.
+
+    Raises:
+        UsageError: It is no TOML; a template has to be rendered first.
+    """
+    try:
+        manifest = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(
+            f"this is no manifest: {error}",
+            "a template has to be rendered first, by 'sealfs measure' or gramine-manifest",
+        ) from None
+    return sorted(set(_Linter(text, manifest).findings()))
+
+
+def worst(findings: list[Finding]) -> Level | None:
+    """Return the highest level among findings."""
+    return max((finding.level for finding in findings), key=LEVELS.index, default=None)
+
+
+class _Linter:
+    def __init__(self, text: str, manifest: Mapping[str, Any]) -> None:
+        self._lines = text.splitlines()
+        self._manifest = manifest
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield them in no order."""
+        yield from self._insecure(self._manifest)
+        yield from self._environment()
+        yield from self._files()
+        yield from self._mounts()
+        yield from self._switches()
+
+    def _get(self, path: str, default: Any = None) -> Any:
+        value: Any = self._manifest
+        for name in path.split("."):
+            if not isinstance(value, Mapping) or name not in value:
+                return default
+            value = value[name]
+        return value
+
+    def _line(self, *words: str) -> int:
+        """Return the first line, comments apart, that has all these words; 0 if none has."""
+        for number, line in enumerate(self._lines, 1):
+            code = line.split(" #", 1)[0]
+            if not code.lstrip().startswith("#") and all(word in code for word in words):
+                return number
+        return 0
+
+    def _finding(self, level: Level, what: str, why: str, *words: str) -> Finding:
+        return Finding(self._line(*(words or (what.rpartition(".")[2],))), level, what, why)
+
+    def _insecure(self, table: Mapping[str, Any], prefix: str = "") -> Iterator[Finding]:
+        for name, value in table.items():
+            if name.startswith("insecure__") and value not in (False, 0, {}, []):
+                why = _INSECURE.get(name, "Gramine itself calls it insecure")
+                yield self._finding("error", f"{prefix}{name}", why)
+            elif isinstance(value, Mapping):
+                yield from self._insecure(value, f"{prefix}{name}.")
+
+    def _environment(self) -> Iterator[Finding]:
+        for name, value in self._get("loader.env", {}).items():
+            if isinstance(value, Mapping) and value.get("passthrough"):
+                why = "the host chooses its value, unmeasured"
+                if name.startswith(("LD_", "PYTHON")):
+                    why = "the host chooses its value, and so what code runs in the enclave"
+                yield self._finding("error", f"loader.env.{name}", why)
+            elif _SECRET_NAME.search(name):
+                yield self._finding(
+                    "error",
+                    f"loader.env.{name}",
+                    "a manifest is measured, not secret: everybody can read this value",
+                )
+        for name in ("argv_src_file", "env_src_file"):
+            uri = self._get(f"loader.{name}")
+            if uri is not None and uri not in self._trusted():
+                yield self._finding("error", f"loader.{name}", f"{uri} is no trusted file: the host writes it")
+
+    def _trusted(self) -> list[str]:
+        entries = self._get("sgx.trusted_files", [])
+        return [entry["uri"] if isinstance(entry, Mapping) else entry for entry in entries]
+
+    def _files(self) -> Iterator[Finding]:
+        trusted, allowed = self._trusted(), self._get("sgx.allowed_files", [])
+        for uri in allowed:
+            if uri.startswith(CIPHERTEXT_URIS):
+                why = "ciphertext goes through here, unprotected by Gramine, authenticated by sealfs"
+                yield self._finding("note", uri, why, uri)
+                continue
+            yield self._finding(
+                "error", uri, "the host can read what is written there, and change what is read there", uri
+            )
+            code = [other for other in trusted if _covers(uri, other)]
+            if code:
+                why = f"allowed although {len(code)} trusted files lie there, {code[0]} for one"
+                yield self._finding("error", uri, why, uri)
+        for uri in trusted:
+            if uri.endswith("/") and not _RUNTIME.search(uri):
+                yield self._finding(
+                    "warning",
+                    uri,
+                    "a whole folder: whatever lies there when it is signed is trusted, and tens of thousands of "
+                    "files never start; 'sealfs measure' lists what is loaded",
+                    uri,
+                )
+            if _KEY_FILE.search(PurePosixPath(uri).name) and "site-packages" not in uri:
+                yield self._finding(
+                    "error",
+                    uri,
+                    "looks like a key that lies on the host: fit for trials, it makes nothing confidential",
+                    uri,
+                )
+        policy = self._get("sgx.file_check_policy", "strict")
+        if policy != "strict":
+            yield self._finding(
+                "error", "sgx.file_check_policy", f"'{policy}' lets the host add and change any file"
+            )
+
+    def _mounts(self) -> Iterator[Finding]:
+        root = self._get("fs.root")
+        if not isinstance(root, Mapping) or root.get("type", "chroot") == "chroot":
+            why = "the root is a folder of the host (Gramine's default: where it was started), not memory"
+            yield self._finding("warning", "fs.root", why, "fs.root")
+        for mount in self._get("fs.mounts", []):
+            path, uri, kind = mount.get("path", ""), mount.get("uri", ""), mount.get("type", "chroot")
+            if kind == "untrusted_shm":
+                yield self._finding(
+                    "error", f"{path} ({kind})", "memory that the host reads and writes", path, kind
+                )
+            if kind == "encrypted":
+                why = "does not notice a file that was rolled back, and 20 times slower than sealfs"
+                yield self._finding("warning", f"{path} ({kind})", why, f'"{path}"', kind)
+            if uri.startswith("dev:"):
+                yield self._finding(
+                    "warning", uri, "a device of the host: what comes from it is the host's choice", uri
+                )
+            if kind == "chroot" and path == "/":
+                yield self._finding(
+                    "warning", "/", "all of the host's names are visible in the enclave", f'"{path}"', uri
+                )
+
+    def _switches(self) -> Iterator[Finding]:
+        if self._get("sgx.debug", False):
+            yield self._finding("error", "sgx.debug", "a debug enclave's memory can be read by the host")
+        if self._get("sgx.profile.enable", "none") not in ("none", False):
+            yield self._finding(
+                "error", "sgx.profile.enable", "tells the host where the program is, instruction by instruction"
+            )
+        if self._get("sgx.enable_stats", False):
+            yield self._finding("warning", "sgx.enable_stats", "tells the host how often the enclave does what")
+        level = self._get("loader.log_level", "error")
+        if level not in ("none", "error"):
+            yield self._finding(
+                "error", "loader.log_level", f"'{level}' writes arguments of system calls where the host reads"
+            )
+        if self._get("loader.log_file") is not None:
+            yield self._finding("error", "loader.log_file", "a plain file on the host")
+        if self._get("sgx.remote_attestation", "none") == "none":
+            why = "without it nobody can release keys to this enclave, and only it"
+            yield self._finding("warning", "sgx.remote_attestation", why)
+        if self._get("sgx.allowed_ioctls"):
+            yield self._finding("warning", "sgx.allowed_ioctls", "device calls pass through to the host")
+        if self._get("sys.enable_sigterm_injection", False):
+            why = "the host chooses when the program is told to end; it could also just kill it"
+            yield self._finding("note", "sys.enable_sigterm_injection", why)
+        if self._get("loader.argv") is not None:
+            why = "what the program prints, the host reads: losses, names in tracebacks"
+            yield self._finding("note", "standard output and error", why, "loader.argv")
+
+
+def _covers(outer: str, inner: str) -> bool:
+    return inner == outer or (outer.endswith("/") and inner.startswith(outer))

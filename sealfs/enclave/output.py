@@ -1,0 +1,235 @@
+"""Results out: seals what a workload writes into a folder in memory, at an interval and at its end.
+
+The workload writes to an ordinary folder, which must be a tmpfs, so that whatever scripts do with files simply
+works and no plaintext lies anywhere but in memory. What leaves it is an ordinary sealed dataset, pushed again and
+again, signed by an identity that exists for one run only: whoever learns it later can forge nothing, and its
+signer string, told at the start, says which results are this run's.
+
+A snapshot holds what a crash at that moment would have left, but never half of a file that changed while it was
+read: such a file stays as the snapshot before had it, and the next one has it. After the last snapshot nothing is
+missing, or the run fails.
+
+Threading: `start` begins a thread of its own; the other methods belong to the thread that called it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import signal
+import stat
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sealfs.dataset.objects import HEAD
+from sealfs.dataset.push import Push, PushOptions
+from sealfs.dataset.scan import shown
+from sealfs.dataset.trust import TrustStore
+from sealfs.errors import (
+    LocalIOError,
+    ObjectNotFoundError,
+    SealfsError,
+    SourceFileError,
+    StoreError,
+    UsageError,
+)
+from sealfs.keys import Identity, Recipient, Signer
+from sealfs.store.base import ObjectStore
+
+log = logging.getLogger(__name__)
+
+DEFAULT_INTERVAL = 600.0  # seconds
+_FINAL_PATIENCE = 120.0  # seconds for which the last snapshot is tried again while the store is away
+_PAUSE = 5.0  # seconds between those tries
+_MAX_HELD = 1000  # files that can't be sealed at the moment
+_SHOWN_PATHS = 3
+
+
+class OutputSealer:
+    """Seals one folder for as long as a run lasts.
+
+    Args:
+        folder: Where the workload writes; empty, and in memory.
+        store: Where the results go; nothing may be there yet.
+        recipients: Who can open them.
+        state: Another private folder in memory, for what names files while a push goes on.
+        interval: Seconds between snapshots.
+        single_writer: The user's word for stores without conditional writes.
+        patience: Seconds for which the last snapshot is tried again while the store is away.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: ObjectStore,
+        recipients: Sequence[Recipient],
+        state: Path,
+        *,
+        interval: float = DEFAULT_INTERVAL,
+        single_writer: bool = False,
+        patience: float = _FINAL_PATIENCE,
+    ) -> None:
+        if not recipients:
+            raise UsageError("nobody could open the results", "name a recipient with --out-recipient")
+        self._folder = folder
+        self._store = store
+        self._recipients = tuple(recipients)
+        self._state = state
+        self._interval = interval
+        self._single_writer = single_writer
+        self._patience = patience
+        self._identity = Identity.generate()
+        self._trust = TrustStore(state / "trust")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sealfs-output", daemon=True)
+
+    @property
+    def signer(self) -> Signer:
+        """Who signs the results of this run, and of no other."""
+        return self._identity.signer
+
+    def start(self) -> None:
+        """Claim the address with a first, empty snapshot, and begin to seal.
+
+        A store that can't be written to, or an address that is taken, shows now and not after the training.
+
+        Raises:
+            UsageError: Something is at the address already, or the folder is not empty.
+            StoreError: The store can't be used.
+        """
+        if any(self._folder.iterdir()):
+            raise UsageError(f"{self._folder} is not empty", "results go into an empty folder")
+        try:
+            self._store.get(HEAD, max_size=1 << 20)
+        except ObjectNotFoundError:
+            pass
+        else:
+            raise UsageError(
+                f"there is a dataset at {self._store.uri} already",
+                "each run signs its results with a key of its own: give it an address of its own",
+            )
+        self._snapshot("start of the run")
+        self._thread.start()
+
+    def finish(self, message: str = "end of the run") -> None:
+        """Seal what is there now, once and for all; nothing may be writing any more.
+
+        Args:
+            message: For `sealfs log`.
+
+        Raises:
+            LocalIOError: Some files could not be sealed; all others are.
+            SealfsError: The results could not be sealed. They are still in the folder.
+        """
+        self.abandon()
+        give_up = time.monotonic() + self._patience
+        while True:
+            try:
+                held = self._snapshot(message)
+            except StoreError as error:
+                if time.monotonic() + _PAUSE > give_up:
+                    raise
+                log.warning("the results are not sealed yet: %s; trying again", error.message)
+                time.sleep(_PAUSE)
+            else:
+                break
+        lost = [path for path in held if self._has_content(path)]
+        if lost:
+            names = ", ".join(shown(path) for path in lost[:_SHOWN_PATHS])
+            raise LocalIOError(
+                f"{len(lost)} of the results could not be sealed: {names}",
+                "they could not be read, or something went on writing to them after the run's end",
+            )
+
+    def abandon(self) -> None:
+        """Seal nothing more; what was sealed stays."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._interval):
+            try:
+                held = self._snapshot("during the run")
+            except SealfsError as error:  # the network may be back next time, and the last one has to work anyway
+                log.warning("the results were not sealed this time: %s", error.message)
+            except Exception:
+                log.exception("the results were not sealed this time")
+            else:
+                if held:
+                    log.info("%d files were being written and are sealed next time", len(held))
+
+    def _snapshot(self, message: str) -> set[bytes]:
+        """Push the folder, and return which files stayed as they were in the snapshot before."""
+        held: set[bytes] = set()
+        # One journal for all tries at one snapshot, so that nothing is sent twice; none beyond that, as it goes by
+        # times of change, and what is written through a mapping changes none.
+        with tempfile.TemporaryDirectory(prefix="push-", dir=self._state) as journal:
+            while True:
+                try:
+                    self._push(message, held, Path(journal))
+                    return held
+                except SourceFileError as error:
+                    if error.path in held or len(held) >= _MAX_HELD:
+                        raise
+                    held.add(error.path)
+
+    def _push(self, message: str, held: set[bytes], state: Path) -> None:
+        options = PushOptions(
+            recipients=self._recipients,
+            message=message,
+            held=held,
+            checksum=True,  # what is written through a mapping changes no time, and Gramine's clocks are coarse
+            single_writer=self._single_writer,
+            jobs=1,  # each takes the size of a pack of the enclave's memory
+        )
+        Push(self._folder, self._store, self._identity, self._trust, options, state=state).run()
+
+    def _has_content(self, path: bytes) -> bool:
+        """Whether leaving this out loses anything: not what is gone, nor sockets and pipes."""
+        try:
+            mode = os.lstat(os.path.join(os.fsencode(self._folder), path)).st_mode
+        except OSError:
+            return False
+        return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+
+
+@contextmanager
+def sealed_to_the_end(sealer: OutputSealer) -> Iterator[None]:
+    """Run a script of this very process in the block, and see to the last snapshot however it ends.
+
+    What Python does when a program ends comes first: threads that it waits for, exit handlers. SIGTERM becomes an
+    ordinary exit. Only SIGKILL, a crash in native code or `os._exit` leave no more than the last interval's
+    snapshot. A fork that ends like a program seals nothing.
+
+    Raises:
+        SystemExit: As the script; with code 1, after its traceback, for any other exception of the script.
+        SealfsError: The results could not all be sealed, whatever the script's exit code.
+    """
+    owner = os.getpid()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    except SystemExit:
+        raise
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        raise SystemExit(1) from None
+    finally:
+        if os.getpid() == owner:
+            _end_like_a_program()
+            sealer.finish()
+
+
+def _end_like_a_program() -> None:
+    """Wait for threads and run exit handlers: once the interpreter itself does, no thread can seal any more."""
+    for thread in threading.enumerate():
+        if not thread.daemon and thread is not threading.current_thread():
+            thread.join()
+    atexit._run_exitfuncs()  # documented nowhere, but the only way to run them early, and once

@@ -1,0 +1,1 @@
+"""Where a workload runs: natively, or in an enclave of one kind or another."""

@@ -1,0 +1,133 @@
+"""What a run is, and the interface of what runs it. Executors are found by entry point, so that others can add.
+
+A package adds one with
+
+    [project.entry-points."sealfs.executors"]
+    name = "package.module:Class"
+
+where the class has no arguments and fits `Executor`.
+
+Threading: values and lookups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+from sealfs.errors import ExecutorError, UsageError
+
+GROUP = "sealfs.executors"
+
+
+@dataclass(frozen=True, slots=True)
+class DataMount:
+    """A dataset of a run.
+
+    Attributes:
+        address: Where it lies, without a version.
+        version: Which version; None for the newest.
+        path: Absolute path at which the workload sees it.
+    """
+
+    address: str
+    version: int | None
+    path: str
+
+    @property
+    def uri(self) -> str:
+        """Address and version as the user wrote them."""
+        return self.address if self.version is None else f"{self.address}@{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where results go.
+
+    Attributes:
+        address: Where they are sealed to.
+        path: Absolute path at which the workload writes them.
+        recipients: Recipient strings of who can open them.
+        interval: Seconds between snapshots.
+    """
+
+    address: str
+    path: str
+    recipients: tuple[str, ...]
+    interval: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be run.
+
+    Attributes:
+        datasets: What it reads.
+        output: What it writes; None if it writes no results.
+        command: What the user wants run.
+        identity: The identity file; None where nothing is to be opened.
+        preload: Whether datasets are attached in the process, by the launcher.
+        enclave: The folder that `sealfs measure` filled; None for executors that need none.
+        signer: Signer string of whom to believe; None for whom this user believes already.
+    """
+
+    datasets: tuple[DataMount, ...]
+    output: Output | None
+    command: tuple[str, ...]
+    identity: Path | None = None
+    preload: bool = True
+    enclave: Path | None = None
+    signer: str | None = None
+
+
+class Executor(Protocol):
+    """Runs jobs in one kind of place. Made without arguments, once for each run."""
+
+    notice: str
+    """One line for the user before the run: above all, who can see plaintext."""
+
+    is_enclave: bool
+    """Whether datasets are attached, and results sealed, inside; the host moves ciphertext only."""
+
+    def check(self, job: Job) -> None:
+        """Make sure that this machine can run it.
+
+        Raises:
+            ExecutorError: It can't; the hint says what to install or to do.
+        """
+
+    def files(self, job: Job) -> Mapping[str, str]:
+        """Return the files that the run needs in the enclave's folder: name to content."""
+
+    def build(self, job: Job) -> Sequence[Sequence[str]]:
+        """Return the command lines that build the enclave from its files, in its folder, one after another."""
+
+    def command(self, job: Job) -> Sequence[str]:
+        """Return the command line, to be run in the enclave's folder if there is one, else in the current one."""
+
+    def environment(self, job: Job) -> Mapping[str, str]:
+        """Return what is added to the environment of that command. No secrets: hosts can read it."""
+
+
+def find_executor(name: str) -> Executor:
+    """Return a new executor of this name.
+
+    Raises:
+        UsageError: There is none.
+        ExecutorError: It can't be loaded.
+    """
+    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in found:
+        there = f"there are: {', '.join(sorted(found))}" if found else "sealfs has changed: install it again"
+        raise UsageError(f"there is no executor '{name}'", there)
+    try:
+        executor: Executor = found[name].load()()
+    except Exception as error:
+        raise ExecutorError(
+            f"the executor '{name}' of {found[name].value} cannot be loaded: {error}",
+            "update or remove its package",
+        ) from None
+    return executor

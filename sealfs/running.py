@@ -1,0 +1,300 @@
+"""One run: puts data where the workload looks for it, runs it, and brings its results out sealed.
+
+Natively this process mounts or leaves attaching to the launcher, and seals the results, so that they survive a
+workload that is killed. Of an enclave it is only the untrusted outside: it provides ciphertext and starts it.
+
+**Fails closed.** When data turns out to be damaged the workload is killed at once, and nothing that it wrote since
+the last snapshot is sealed: it may have been made from half an image.
+
+Threading: a run belongs to the main thread, where signals arrive; a thread watches the mounts.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import unquote
+
+from sealfs.ciphertext import open_objects
+from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.trust import TrustStore
+from sealfs.enclave.keysource import KeySource
+from sealfs.enclave.memory import MemoryFolder, memory_folder
+from sealfs.enclave.output import OutputSealer
+from sealfs.errors import ExecutorError, KeyAccessError, SealfsError
+from sealfs.executors.base import DataMount, Executor, Job, Output
+from sealfs.executors.launcher import IDENTITY_FD
+from sealfs.keys import Recipient, is_locked
+from sealfs.mount.child import MountChild, OpenView
+from sealfs.opening import CacheSettings, open_view
+from sealfs.store.address import normalize, open_store
+from sealfs.store.source import CiphertextSource
+from sealfs.vfs import View
+from sealfs.workload import Workload, signals_sent_to
+
+PRELOAD_INTEGRITY = 85  # exit code of a process whose in-process reader found damage (runtime/include/sealfs.h)
+CIPHERTEXT = "ciphertext"  # folder, below the enclave's, at which an enclave finds the datasets' objects
+RESULTS = "results"  # and where it puts the objects of its results
+_POLL = 0.1  # seconds
+
+OpenDataset = Callable[[DataMount], Dataset]
+
+
+class Run:
+    """A job, and everything around it for as long as it runs.
+
+    Args:
+        job: What to run.
+        executor: Where.
+        open_dataset: Opens and verifies a dataset.
+        keys: Opens datasets that this process mounts; None if it mounts only ciphertext.
+        single_writer: The user's word for output stores without conditional writes.
+        tell: Told what the user should know.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        executor: Executor,
+        open_dataset: OpenDataset,
+        keys: KeySource | None,
+        tell: Callable[[str], None],
+        *,
+        single_writer: bool = False,
+    ) -> None:
+        self._job = job
+        self._executor = executor
+        self._open_dataset = open_dataset
+        self._keys = keys
+        self._tell = tell
+        self._single_writer = single_writer
+        self._damage: SealfsError | None = None
+        self._workload: Workload | None = None
+
+    def run(self) -> int:
+        """Run it.
+
+        Returns:
+            The workload's exit code.
+
+        Raises:
+            IntegrityError: A mounted dataset is damaged, and the workload was killed.
+            SealfsError: It could not be run, or its results could not be sealed.
+        """
+        self._check_enclave()
+        with signals_sent_to(self._on_signal), ExitStack() as stack:
+            job, places = self._placed(stack)
+            mounts = [stack.enter_context(closing(self._mount(data, place))) for data, place in places]
+            for mount in mounts:
+                mount.wait_until_ready()
+            sealing = stack.enter_context(self._sealing()) if self._seals_here else None
+            if self._executor.is_enclave:
+                self._link_results(stack)
+            self._workload = workload = stack.enter_context(self._prepared(job))
+            with self._watching(mounts):
+                code = workload.run(lambda: self._damage is not None)
+            if self._damage is None and code != PRELOAD_INTEGRITY:
+                return code if sealing is None else sealing(code)
+        if self._damage is None:
+            return code
+        self._damage.message += "; the workload was killed"
+        raise self._damage
+
+    def _check_enclave(self) -> None:
+        """Make sure that what was measured is what is asked for now."""
+        self._executor.check(self._job)
+        folder = self._job.enclave
+        for name, content in self._executor.files(self._job).items():
+            if folder is None or not _has(folder / name, content):
+                raise ExecutorError(
+                    f"{folder} was made for another run: its {name} differs",
+                    "run 'sealfs measure' with the same options and the same command first",
+                )
+
+    @contextmanager
+    def _prepared(self, job: Job) -> Iterator[Workload]:
+        """Yield what is to be started, with the identity where the launcher expects it: never in an argument."""
+        environment = {**os.environ, **self._executor.environment(job)}
+        command = self._executor.command(job)
+        if self._executor.is_enclave:
+            with _identity_of(job) as identity:
+                yield Workload(command, environment, str(job.enclave), stdin=identity)
+        elif job.preload:
+            with _identity_of(job) as identity:
+                os.dup2(identity, IDENTITY_FD)
+                try:
+                    yield Workload(command, environment, pass_fds=(IDENTITY_FD,))
+                finally:
+                    os.close(IDENTITY_FD)
+        else:
+            yield Workload(command, environment)
+
+    @property
+    def _seals_here(self) -> bool:
+        return self._job.output is not None and not self._executor.is_enclave
+
+    def _placed(self, stack: ExitStack) -> tuple[Job, list[tuple[DataMount, str]]]:
+        """Return the job as it is to be started, and what this process mounts for it, and where."""
+        job = self._job
+        if self._executor.is_enclave:
+            return job, [
+                (data, _made(Path(job.enclave or "."), CIPHERTEXT, str(n))) for n, data in enumerate(job.datasets)
+            ]
+        if not job.preload:
+            return job, [(data, os.path.realpath(data.path)) for data in job.datasets]
+        return self._brought_near(stack)
+
+    def _brought_near(self, stack: ExitStack) -> tuple[Job, list[tuple[DataMount, str]]]:
+        """Mount ciphertext where the in-process reader can get at it: it reads whole local stores only."""
+        base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealfs-run-")))
+        datasets: list[DataMount] = []
+        places: list[tuple[DataMount, str]] = []
+        signers: set[str] = set()
+        for number, data in enumerate(self._job.datasets):
+            if data.address.startswith("file://") and data.version is None:
+                datasets.append(data)
+                continue
+            dataset = self._open_dataset(data)
+            signers.add(str(dataset.newest.signer))
+            dataset.store.close()
+            place = _made(base, str(number))
+            near = DataMount(normalize(place), None, data.path)
+            stack.callback(TrustStore().forget, near.address)
+            datasets.append(near)
+            places.append((data, place))
+        if len(signers) > 1:
+            raise ExecutorError(
+                "datasets of several providers can't be attached in one process yet", "mount them: --attach fuse"
+            )
+        signer = signers.pop() if signers else self._job.signer
+        return replace(self._job, datasets=tuple(datasets), signer=signer), places
+
+    def _mount(self, data: DataMount, place: str) -> MountChild:
+        return MountChild(lambda: self._open(data), place)
+
+    def _open(self, data: DataMount) -> tuple[Dataset, OpenView]:
+        """Open a dataset, in the process that serves it."""
+        dataset = self._open_dataset(data)
+        plaintext = self._keys is not None and not self._executor.is_enclave and not self._job.preload
+        keys = self._keys.keys(dataset) if self._keys is not None and plaintext else None
+
+        def open_it(about_to_block: Callable[[], None]) -> tuple[View, CiphertextSource]:
+            if keys is None:
+                return open_objects(dataset, CacheSettings(), about_to_block)
+            return open_view(dataset, keys, CacheSettings(), about_to_block)
+
+        return dataset, open_it
+
+    @contextmanager
+    def _sealing(self) -> Iterator[Callable[[int], int]]:
+        """Seal results for the length of the block; yields what to call with the workload's exit code."""
+        output = self._job.output
+        assert output is not None  # noqa: S101 - for the type checker
+        with memory_folder(Path(output.path)) as folder, closing(open_store(output.address)) as store:
+            recipients = [Recipient.parse(text) for text in output.recipients]
+            sealer = OutputSealer(
+                folder.content,
+                store,
+                recipients,
+                folder.state,
+                interval=output.interval,
+                single_writer=self._single_writer,
+            )
+            sealer.start()
+            self._tell(f"results go to {store.uri}, signed by {sealer.signer}")
+            try:
+                yield lambda code: self._finish(sealer, folder, output, code)
+            finally:
+                sealer.abandon()
+
+    def _link_results(self, stack: ExitStack) -> None:
+        """Let the folder that the enclave sees be the store: what comes there is sealed."""
+        if self._job.output is None:
+            return
+        store = Path(unquote(self._job.output.address.removeprefix("file://")))
+        store.mkdir(parents=True, exist_ok=True)
+        link = Path(self._job.enclave or ".") / RESULTS
+        link.unlink(missing_ok=True)
+        link.symlink_to(store)
+        stack.callback(link.unlink, missing_ok=True)
+
+    def _finish(self, sealer: OutputSealer, folder: MemoryFolder, output: Output, code: int) -> int:
+        """Seal the last snapshot; its failure is the run's."""
+        try:
+            sealer.finish(f"end of the run, exit code {code}")
+        except SealfsError as error:
+            folder.keep = True
+            error.message = f"the results did not get to {output.address}: {error.message}"
+            error.hint = f"they are in memory now: sealfs push {folder.content} SOMEWHERE, then remove it"
+            raise
+        return code
+
+    @contextmanager
+    def _watching(self, mounts: list[MountChild]) -> Iterator[None]:
+        """Kill the workload as soon as a mount is damaged or gone."""
+        over = threading.Event()
+
+        def check(timeout: float) -> None:
+            for mount in select.select(mounts, [], [], timeout)[0]:
+                try:
+                    mount.check()
+                except SealfsError as error:
+                    self._damage = self._damage or error
+                    if self._workload is not None:
+                        self._workload.kill()
+
+        def watch() -> None:
+            while not over.is_set() and self._damage is None:
+                check(_POLL)
+
+        thread = threading.Thread(target=watch, name="sealfs-watch")
+        if mounts:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if mounts:
+                thread.join()
+        if mounts and self._damage is None:
+            check(0)  # a mount says so before its reads fail: a workload that swallowed the error is caught here
+
+    def _on_signal(self, number: int) -> None:
+        if self._workload is None or not self._workload.signal(number):
+            sys.exit(128 + number)
+
+
+@contextmanager
+def _identity_of(job: Job) -> Iterator[int]:
+    """Yield a descriptor to read the identity from."""
+    if job.identity is None:
+        with open(os.devnull, "rb") as nothing:
+            yield nothing.fileno()
+        return
+    if is_locked(job.identity):
+        raise KeyAccessError(
+            f"{job.identity} is locked, and the launcher cannot ask for its passphrase", "use --attach fuse"
+        )
+    with open(job.identity, "rb") as file:
+        yield file.fileno()
+
+
+def _made(base: Path, *parts: str) -> str:
+    """Return the real path of a folder, made if it is missing."""
+    folder = base.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return os.path.realpath(folder)
+
+
+def _has(path: Path, content: str) -> bool:
+    try:
+        return path.read_text() == content
+    except OSError:
+        return False

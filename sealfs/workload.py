@@ -1,0 +1,122 @@
+"""Runs a command as the foreground of a command of ours, in a process group that can be ended as a whole.
+
+What the user and the service manager send arrives there: signals, the terminal, Ctrl-C. Used where a command's
+life is tied to something else: a mount, a run.
+
+Threading: `run` belongs to the main thread; `kill` may be called from any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from sealfs.errors import MountError
+
+_POLL = 0.2  # seconds
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Workload:
+    """A command and its children.
+
+    Args:
+        command: What to run.
+        environment: All its environment variables; None for ours.
+        folder: Where it starts; None for here.
+        stdin: Descriptor of its standard input; None for ours.
+        pass_fds: More descriptors that it inherits.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        folder: str | None = None,
+        *,
+        stdin: int | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> None:
+        self._stdin = stdin
+        self._pass_fds = pass_fds
+        self._command = command
+        self._environment = environment
+        self._folder = folder
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def run(self, doomed: Callable[[], bool]) -> int:
+        """Run it to its end.
+
+        Args:
+            doomed: Asked now and then whether it must be killed; a `kill` in between is quicker.
+
+        Returns:
+            Its exit code, 128 + N where signal N ended it.
+
+        Raises:
+            MountError: It can't be started.
+        """
+        try:
+            process = subprocess.Popen(
+                self._command,
+                process_group=0,
+                env=self._environment,
+                cwd=self._folder,
+                stdin=self._stdin,
+                pass_fds=self._pass_fds,
+            )
+        except OSError as error:
+            raise MountError(
+                f"cannot run '{self._command[0]}': {error.strerror}", "check its name and PATH"
+            ) from None
+        self._process = process
+        with _terminal_lent_to(process.pid):
+            while process.poll() is None:
+                if doomed():
+                    self.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(_POLL)
+        return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+    def signal(self, number: int) -> bool:
+        """Send a signal to it and its children; say whether it was ever started."""
+        if self._process is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+        return True
+
+    def kill(self) -> None:
+        """End it and its children at once."""
+        self.signal(signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def signals_sent_to(handle: Callable[[int], None]) -> Iterator[None]:
+    """Give the signals that end commands to `handle` for the length of the block."""
+    before = {number: signal.signal(number, lambda number, frame: handle(number)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _terminal_lent_to(group: int) -> Iterator[None]:
+    """Make a process group the terminal's foreground, so that it may read from it and gets its Ctrl-C."""
+    if not os.isatty(0):
+        yield
+        return
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    try:
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(0, group)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            os.tcsetpgrp(0, os.getpgrp())
+        signal.signal(signal.SIGTTOU, before)

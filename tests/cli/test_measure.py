@@ -1,0 +1,198 @@
+"""`sealfs measure` and `sealfs lint`: the same measurement for the same inputs, another for any other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from commands import Sealfs
+
+from sealfs.executors.launcher import LAUNCHER
+from sealfs.keys import Identity
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace"),
+]
+
+# Stand-ins for Gramine's tools, which record how they are called. The "measurement" is the hash of the manifest.
+TOOLS = {
+    "gramine-manifest": """
+import sys
+text = open(sys.argv[1]).read()
+text = text.replace("{{ gramine.libos }}", "/usr/lib/gramine/libsysdb.so")
+open(sys.argv[2], "w").write(text.replace("{{ gramine.runtimedir() }}", "/usr/lib/gramine/runtime/glibc"))
+""",
+    "gramine-sgx-sign": """
+import hashlib, sys
+options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+text = open(options["--manifest"]).read()
+open(options["--output"], "w").write(text)
+open("workload.sig", "w").write(hashlib.sha256(text.encode()).hexdigest())
+""",
+    "gramine-sgx-sigstruct-view": """
+import json, sys
+assert sys.argv[1:3] == ["--output-format", "json"]
+print(json.dumps({"mr_enclave": open(sys.argv[3]).read()}))
+""",
+    "gramine-sgx": """
+import json, os, sys, tomllib
+manifest = tomllib.load(open(sys.argv[1] + ".manifest.sgx", "rb"))
+seen = {n: sorted(os.listdir("ciphertext/" + n)) for n in sorted(os.listdir("ciphertext"))}
+print(json.dumps({"stdin": sys.stdin.read()[:20], "argv": manifest["loader"]["argv"], "ciphertext": seen}))
+open("results/came-from-the-enclave", "w").write("sealed")
+sys.exit(17)
+""",
+}
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> str:
+    """A PATH that has them."""
+    folder = tmp_path / "tools"
+    folder.mkdir()
+    for name, script in TOOLS.items():
+        (folder / name).write_text(f"#!{sys.executable}{script}")
+        (folder / name).chmod(0o755)
+    return f"{folder}:{os.environ['PATH']}"
+
+
+@pytest.fixture
+def sealfs(tmp_path: Path) -> Sealfs:
+    return Sealfs(tmp_path / "home", Identity.generate())
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "model.py").write_text("layers = 3\n")
+    (project / "train.py").write_text("import model\nprint('trained')\n")
+    monkeypatch.chdir(project)
+    return project
+
+
+def options(name: str = "gramine_sgx") -> list[object]:
+    return ["--executor", name, "--enclave", "enclave"]
+
+
+def measured(sealfs: Sealfs, path: str, *more: object) -> dict[str, object]:
+    """What it prints with `--json`."""
+    return dict(
+        sealfs("measure", *options(), *more, "--json", "--", sys.executable, "train.py", env={"PATH": path}).json
+    )
+
+
+needs_launcher = pytest.mark.skipif(
+    not (Path(__file__).parents[2] / (LAUNCHER.replace(".", "/") + ".py")).exists(),
+    reason="the launcher is not in this tree",
+)
+
+
+@needs_launcher
+def test_same_inputs_same_measurement(sealfs: Sealfs, project: Path, tools: str) -> None:
+    first = measured(sealfs, tools)
+    assert len(str(first["mrenclave"])) == 64
+    assert measured(sealfs, tools) == first
+    assert measured(sealfs, tools, "--again") == first
+    assert 20 < int(str(first["trusted_files"])) < 3000
+    signed = tomllib.loads((project / "enclave" / "workload.manifest.sgx").read_text())
+    uris = {entry["uri"] for entry in signed["sgx"]["trusted_files"] if isinstance(entry, dict)}
+    assert {f"file:{project}/train.py", f"file:{project}/model.py"} <= uris
+
+
+@needs_launcher
+def test_whatever_changes_changes_it(sealfs: Sealfs, project: Path, tools: str) -> None:
+    seen = [measured(sealfs, tools)["mrenclave"]]
+    (project / "model.py").write_text("layers = 4\n")
+    ended = sealfs("measure", *options(), "--again", "--", sys.executable, "train.py", code=12, env={"PATH": tools})
+    assert "differ from what was collected" in ended.stderr
+    seen.append(measured(sealfs, tools)["mrenclave"])
+    seen.append(measured(sealfs, tools, "--threads", "2")["mrenclave"])
+    seen.append(measured(sealfs, tools, "--enclave-size", "8G")["mrenclave"])
+    words = [*options(), "--json", "--", sys.executable, "train.py", "--epochs", "2"]
+    seen.append(sealfs("measure", *words, env={"PATH": tools}).json["mrenclave"])
+    assert len(set(seen)) == len(seen)
+
+
+@needs_launcher
+def test_without_tools_it_says_so(sealfs: Sealfs, project: Path) -> None:
+    words = [*options(), "--", sys.executable, "train.py"]
+    ended = sealfs("measure", *words, code=12, env={"PATH": "/usr/bin:/bin"})
+    assert "gramine-manifest is not on PATH, so nothing is built and MRENCLAVE is not known" in ended.stderr
+    assert "gramine-sgx-sign --manifest workload.manifest --output workload.manifest.sgx" in ended.stderr
+    assert "MRENCLAVE" not in ended.text
+    assert (project / "enclave" / "workload.manifest.template").exists()
+
+
+@needs_launcher
+def test_failing_trial(sealfs: Sealfs, project: Path, tools: str) -> None:
+    (project / "train.py").write_text("raise SystemExit(4)")
+    words = [*options(), "--", sys.executable, "train.py"]
+    ended = sealfs("measure", *words, code=12, env={"PATH": tools})
+    assert "failed with exit code 4" in ended.stderr
+    assert not (project / "enclave" / "collected.json").exists()
+    sealfs("measure", *options(), "--trial", "true", "--", "train.py", env={"PATH": tools})
+
+
+def test_refused(sealfs: Sealfs, project: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    sealfs("measure", *options("native"), "--", "touch", ran, code=2)
+    sealfs("measure", *options(), "--data", f"{tmp_path}/store:/data", "--", "touch", ran, code=2)
+    sealfs("measure", *options(), "--out", f"{tmp_path}/store:/out", "--", "touch", ran, code=2)
+    sealfs("measure", *options(), "--enclave-size", "lots", "--", "touch", ran, code=2)
+    sealfs("measure", "--executor", "gramine_sgx", "--", "touch", ran, code=2)
+    assert not ran.exists()
+
+
+@needs_launcher
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no /dev/fuse")
+def test_run_starts_what_was_measured_and_nothing_else(
+    sealfs: Sealfs, project: Path, tools: str, tmp_path: Path
+) -> None:
+    """The host's part: ciphertext in, identity on standard input, the exit code out."""
+    source, store, results = tmp_path / "source", tmp_path / "store", tmp_path / "results"
+    source.mkdir()
+    (source / "secret").write_text("plaintext")
+    sealfs("push", source, store)
+    public = sealfs.identity_path.with_name("identity.pub")
+    job = [*options(), "--data", f"{store}:/data", "--out", f"{results}:{tmp_path / 'out'}",
+           "--out-recipient", public, "--signer", public]  # fmt: skip
+    command = ["--", "python", "train.py"]
+    sealfs("measure", *job, "--trial", f"{sys.executable} train.py", *command, env={"PATH": tools})
+    ended = sealfs("run", *job, *command, env={"PATH": tools}, code=17)
+    said = json.loads(ended.lines[-1])
+    assert said["stdin"].startswith("# sealfs identity")
+    assert said["argv"][-2:] == ["--", "train.py"]
+    assert said["ciphertext"] == {"0": sorted(["head", "indexes", "keyrings", "packs", "snapshots"])}
+    assert (results / "came-from-the-enclave").exists()
+    assert "Its keys still come from this host" in ended.stderr
+    other = sealfs("run", *job, "--", "python", "other.py", env={"PATH": tools}, code=12)
+    assert "was made for another run: its workload.manifest.template differs" in other.stderr
+    dry = sealfs("run", *job, "--dry-run", *command, env={"PATH": tools})
+    assert dry.lines[-2:] == [f"cd {project / 'enclave'}", "gramine-sgx workload"]
+
+
+def test_lint(sealfs: Sealfs, tmp_path: Path) -> None:
+    path = tmp_path / "manifest"
+    path.write_text('fs.root.type = "tmpfs"\nsgx.remote_attestation = "dcap"\nsgx.debug = true\n')
+    ended = sealfs("lint", path, code=1)
+    assert ended.lines == [f"{path}:3: error: sgx.debug: a debug enclave's memory can be read by the host"]
+    assert sealfs("lint", path, "--json", code=1).json[0]["line"] == 3
+    path.write_text('fs.root.type = "tmpfs"\n')
+    sealfs("lint", path)
+    sealfs("lint", path, "--fail-on", "warning", code=1)
+    sealfs("lint", tmp_path / "missing", code=9)
+
+
+@pytest.mark.skipif(shutil.which("gramine-manifest") is None, reason="gramine-manifest is not on PATH")
+@needs_launcher
+def test_with_gramine_itself(sealfs: Sealfs, project: Path) -> None:
+    """Its tools take what is generated, and gramine-direct runs it."""
+    words = [*options("gramine_direct"), "--", sys.executable, "train.py"]
+    sealfs("measure", *words)
+    assert sealfs("run", *words).lines[-1] == "trained"

@@ -1,0 +1,138 @@
+"""The linter finds each way in that a manifest can leave open, and says where."""
+
+from __future__ import annotations
+
+import pytest
+
+from sealfs.enclave.lint import Finding, lint, worst
+from sealfs.errors import UsageError
+
+CLEAN = """\
+loader.entrypoint = "file:/usr/lib/gramine/libsysdb.so"
+libos.entrypoint = "/usr/bin/python3"
+loader.log_level = "error"
+fs.root.type = "tmpfs"
+fs.mounts = [
+  { path = "/usr", uri = "file:/usr" },
+]
+sgx.remote_attestation = "dcap"
+sgx.trusted_files = [
+  "file:/usr/lib/x86_64-linux-gnu/gramine/runtime/glibc/",
+  { uri = "file:/usr/bin/python3", sha256 = "00" },
+]
+"""
+
+
+def found(text: str, what: str) -> Finding:
+    matching = [finding for finding in lint(text) if finding.what == what]
+    assert len(matching) == 1, lint(text)
+    return matching[0]
+
+
+def test_nothing_to_say_about_a_clean_one() -> None:
+    assert lint(CLEAN) == []
+    assert worst([]) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("loader.insecure__use_cmdline_argv = true", "loader.insecure__use_cmdline_argv"),
+        ("loader.insecure__use_host_env = true", "loader.insecure__use_host_env"),
+        ("loader.insecure__disable_aslr = true", "loader.insecure__disable_aslr"),
+        ("sys.insecure__allow_eventfd = true", "sys.insecure__allow_eventfd"),
+        ('fs.insecure__keys.default = "ffeeddccbbaa99887766554433221100"', "fs.insecure__keys"),
+        ("sgx.insecure__rpc_thread_num = 4", "sgx.insecure__rpc_thread_num"),
+        ("sgx.insecure__of_the_future = true", "sgx.insecure__of_the_future"),
+        ("loader.env.LD_PRELOAD = { passthrough = true }", "loader.env.LD_PRELOAD"),
+        ("loader.env.COLUMNS = { passthrough = true }", "loader.env.COLUMNS"),
+        ('loader.env.AWS_SECRET_ACCESS_KEY = "abc"', "loader.env.AWS_SECRET_ACCESS_KEY"),
+        ('loader.argv_src_file = "file:args"', "loader.argv_src_file"),
+        ("sgx.debug = true", "sgx.debug"),
+        ('sgx.profile.enable = "all"', "sgx.profile.enable"),
+        ('sgx.file_check_policy = "allow_all_but_log"', "sgx.file_check_policy"),
+        ('sgx.allowed_files = ["file:/home/results/"]', "file:/home/results/"),
+        ('loader.log_file = "log"', "loader.log_file"),
+    ],
+)
+def test_errors(line: str, what: str) -> None:
+    """Each with its line, also after a comment and a blank line that name the same key."""
+    text = f"{CLEAN}\n# {line}\n{line}\n"
+    finding = found(text, what)
+    assert finding.level == "error"
+    assert text.splitlines()[finding.line - 1] == line
+    assert len(finding.why) > 15
+
+
+@pytest.mark.parametrize("line", ["loader.insecure__use_cmdline_argv = false", "sgx.insecure__rpc_thread_num = 0"])
+def test_switched_off_is_fine(line: str) -> None:
+    assert lint(f"{CLEAN}\n{line}\n") == []
+
+
+def test_log_level() -> None:
+    text = CLEAN.replace('"error"', '"trace"')
+    assert found(text, "loader.log_level").line == 3
+
+
+def mounts(line: str) -> str:
+    return CLEAN.replace('  { path = "/usr", uri = "file:/usr" },', line)
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "level"),
+    [
+        (
+            '{ type = "untrusted_shm", path = "/dev/shm", uri = "dev:/dev/shm" }',
+            "/dev/shm (untrusted_shm)",
+            "error",
+        ),
+        ('{ type = "encrypted", path = "/out", uri = "file:out" }', "/out (encrypted)", "warning"),
+        ('{ path = "/", uri = "file:/" }', "/", "warning"),
+        ('{ path = "/dev/sda", uri = "dev:/dev/sda" }', "dev:/dev/sda", "warning"),
+    ],
+)
+def test_mounts(line: str, what: str, level: str) -> None:
+    finding = found(mounts(f"  {line},"), what)
+    assert (finding.level, finding.line) == (level, 6)
+
+
+def test_root_and_attestation_that_are_not_there() -> None:
+    text = CLEAN.replace('fs.root.type = "tmpfs"\n', "").replace('sgx.remote_attestation = "dcap"\n', "")
+    assert {(f.what, f.level, f.line) for f in lint(text)} == {
+        ("fs.root", "warning", 0),
+        ("sgx.remote_attestation", "warning", 0),
+    }
+
+
+def test_allowed_folder_over_trusted_code() -> None:
+    text = CLEAN + 'sgx.allowed_files = ["file:/usr/"]\n'
+    assert any("trusted files lie there" in finding.why for finding in lint(text))
+
+
+def test_ciphertext_is_meant_to_be_let_in_but_nothing_beside_it() -> None:
+    text = CLEAN + 'sgx.allowed_files = ["file:ciphertext/0/", "file:ciphertext2/"]\n'
+    assert {(f.what, f.level) for f in lint(text)} == {
+        ("file:ciphertext/0/", "note"),
+        ("file:ciphertext2/", "error"),
+    }
+
+
+def test_trusted_folders_and_keys() -> None:
+    text = CLEAN.replace("  { uri", '  "file:/opt/venv/",\n  "file:/etc/sealfs/identity",\n  { uri')
+    assert {(f.what, f.level) for f in lint(text)} == {
+        ("file:/opt/venv/", "warning"),
+        ("file:/etc/sealfs/identity", "error"),
+    }
+
+
+def test_what_the_program_prints() -> None:
+    assert found(CLEAN + 'loader.argv = ["python3"]\n', "standard output and error").level == "note"
+
+
+def test_template_is_refused() -> None:
+    with pytest.raises(UsageError, match="no manifest"):
+        lint("{% for file in trusted %}\n")
+
+
+def test_worst() -> None:
+    assert worst(lint(CLEAN + "sgx.debug = true\nsys.enable_sigterm_injection = true\n")) == "error"

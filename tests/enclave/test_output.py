@@ -1,0 +1,408 @@
+"""Results leave a folder in memory sealed, whatever the script does to it meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from commands import wait_for
+from dataset.tools import opened
+
+from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.trust import TrustStore, state_directory
+from sealfs.enclave.output import OutputSealer
+from sealfs.errors import KeyAccessError, LocalIOError, StoreError, TrustError, UsageError
+from sealfs.keys import Identity
+from sealfs.progress import Silent
+from sealfs.pull import Pull
+from sealfs.store.base import ObjectStore
+from sealfs.store.local import LocalStore
+
+MARK = b"PLAINTEXT-THAT-MUST-NOT-LEAVE"
+NEVER = 3600.0  # seconds between snapshots where a test wants none
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory, as a run has one."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as top:
+        (Path(top) / "content").mkdir()
+        (Path(top) / "state").mkdir()
+        yield Path(top)
+
+
+@pytest.fixture
+def folder(memory: Path) -> Path:
+    return memory / "content"
+
+
+Sealer = Callable[..., OutputSealer]
+
+
+@pytest.fixture
+def sealer(memory: Path, local_store: LocalStore, identity: Identity) -> Iterator[Sealer]:
+    """Makes sealers of the folder that do not outlive the test."""
+    made: list[OutputSealer] = []
+
+    def make(store: ObjectStore = local_store, interval: float = NEVER, patience: float = 0.0) -> OutputSealer:
+        recipients, state = [identity.recipient], memory / "state"
+        output = OutputSealer(memory / "content", store, recipients, state, interval=interval, patience=patience)
+        made.append(output)
+        return output
+
+    yield make
+    for output in made:
+        output.abandon()
+
+
+class Switched:
+    """A store that can be switched off."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.on = True
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        if not self.on:
+            raise StoreError("switched off")
+        return getattr(self._store, name)
+
+    @property
+    def uri(self) -> str:
+        return self._store.uri
+
+
+def newest(store: LocalStore, trust: TrustStore) -> int:
+    store.close()
+    return Dataset.open(store, trust).snapshot.version
+
+
+def content(
+    store: LocalStore, identity: Identity, trust: TrustStore, version: int | None = None
+) -> dict[str, bytes]:
+    """All files of a version, as `sealfs pull` writes them."""
+    with tempfile.TemporaryDirectory() as out, opened(store, identity, trust, version) as view:
+        Pull(view, Path(out), Silent()).run([])
+        return files(Path(out))
+
+
+def files(top: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
+
+
+class Script(threading.Thread):
+    """Does to a folder what training scripts do, again and again, and checks what it reads back."""
+
+    def __init__(self, folder: Path, rounds: int) -> None:
+        super().__init__()
+        self.folder = folder
+        self.rounds = rounds
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            for number in range(self.rounds):
+                self.one_round(number)
+        except BaseException as error:
+            self.error = error
+
+    def one_round(self, number: int) -> None:
+        rng = np.random.default_rng(number)
+        folder = self.folder
+        for _ in range(3):  # a log that is opened anew for each odd-sized record
+            with (folder / "vdlrecords.log").open("ab") as log:
+                log.write(MARK + rng.bytes(int(rng.integers(1, 5000))))
+        weights = rng.bytes(int(rng.integers(1, 3_000_000)))
+        with (folder / "model.pdparams").open("wb") as file:  # one byte first, as paddle.save may
+            file.write(weights[:1])
+            file.flush()
+            file.write(weights[1:])
+        assert (folder / "model.pdparams").read_bytes() == weights
+        values = rng.normal(size=1000)
+        np.savez(folder / "metrics.npz", values=values, again=values)  # goes back to fill in sizes
+        with np.load(folder / "metrics.npz") as loaded:
+            assert (loaded["again"] == values).all()
+        with zipfile.ZipFile(folder / "all.zip", "w") as archive:
+            archive.write(folder / "metrics.npz", "metrics.npz")
+        new = folder / "new"
+        new.mkdir()
+        (new / "model").write_bytes(weights)
+        new.rename(folder / f"iter_{number}")
+        if number >= 2:
+            shutil.rmtree(folder / f"iter_{number - 2}")
+        temporary = folder / "best.tmp"
+        temporary.write_bytes(MARK)
+        temporary.replace(folder / "best")
+        (folder / "gone").touch()
+        (folder / "gone").unlink()
+
+
+def test_what_scripts_do(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, tmp_path: Path
+) -> None:
+    output = sealer(interval=0.05)
+    output.start()
+    script = Script(folder, rounds=60)
+    script.start()
+    script.join()
+    output.finish()
+    assert script.error is None
+    assert content(local_store, identity, trust) == files(folder)
+    assert newest(local_store, trust) > 2, "no snapshots were made on the way"
+    assert Dataset.open(local_store, trust).snapshot.signer == output.signer
+    for stored in (tmp_path / "store").rglob("*"):
+        assert not stored.is_file() or MARK not in stored.read_bytes()
+    assert not (state_directory() / "pushes").exists(), "file names were written to the user's disk"
+
+
+def test_file_that_is_being_written_waits(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+) -> None:
+    """It stays as it was, the others are sealed, and the end has it."""
+    output = sealer(interval=0.2)
+    output.start()
+    (folder / "log").write_bytes(b"quiet")
+    wait_for(lambda: content(local_store, identity, trust).get("log") == b"quiet")
+    busy = threading.Event()
+
+    def write() -> None:
+        while not busy.is_set():
+            for name in ("log", "new log"):
+                with (folder / name).open("ab") as file:
+                    file.write(b"x" * 1000)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        (folder / "other").write_bytes(b"other")
+        wait_for(lambda: "other" in content(local_store, identity, trust))
+        found = content(local_store, identity, trust)
+        assert found == {"log": b"quiet", "other": b"other"}
+    finally:
+        busy.set()
+        writer.join()
+    output.finish()
+    assert content(local_store, identity, trust) == files(folder)
+    assert len(files(folder)["log"]) > 5
+
+
+def test_busy_to_the_end_fails_and_seals_the_rest(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+) -> None:
+    output = sealer()
+    output.start()
+    (folder / "model").write_bytes(b"model")
+    busy = threading.Event()
+
+    def write() -> None:
+        while not busy.is_set():
+            with (folder / "log").open("ab") as file:
+                file.write(b"x" * 1000)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    wait_for((folder / "log").exists)
+    try:
+        with pytest.raises(LocalIOError, match="1 of the results could not be sealed: log"):
+            output.finish()
+    finally:
+        busy.set()
+        writer.join()
+    assert content(local_store, identity, trust) == {"model": b"model"}
+
+
+def test_written_through_a_mapping(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+) -> None:
+    """Stores into pages that are mapped already change neither size nor times."""
+    output = sealer(interval=0.1)
+    output.start()
+    mapped = np.memmap(folder / "values", np.uint8, "w+", shape=(100_000,))
+    mapped[:] = 1  # only the first store into a page is noticed
+    wait_for(lambda: "values" in content(local_store, identity, trust))
+    before = (folder / "values").stat().st_mtime_ns
+    mapped[:] = 7
+    assert (folder / "values").stat().st_mtime_ns == before, "a kernel for which this test means nothing"
+    output.finish()
+    assert content(local_store, identity, trust) == {"values": b"\7" * 100_000}
+
+
+def test_sockets_and_pipes_hold_no_results(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+) -> None:
+    output = sealer()
+    output.start()
+    os.mkfifo(folder / "pipe")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "pipe").write_bytes(b"a file of the same name")
+    with closing(socket.socket(socket.AF_UNIX)) as listener:
+        listener.bind(str(folder / "socket"))
+        output.finish()
+    assert content(local_store, identity, trust) == {"deep/pipe": b"a file of the same name"}
+
+
+def test_only_recipients_can_open(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+) -> None:
+    output = sealer()
+    output.start()
+    (folder / "a").write_bytes(b"a")
+    output.finish()
+    with pytest.raises(KeyAccessError):
+        content(local_store, Identity.generate(), trust)
+    assert content(local_store, identity, trust) == {"a": b"a"}
+
+
+def test_address_is_claimed_at_the_start(sealer: Sealer) -> None:
+    """Whoever else wanted it learns so before training."""
+    first = sealer()
+    first.start()
+    with pytest.raises(UsageError, match="there is a dataset at"):
+        sealer().start()
+    first.finish()
+
+
+def test_store_that_is_away_shows_at_the_start(sealer: Sealer, local_store: LocalStore) -> None:
+    store = Switched(local_store)
+    store.on = False
+    with pytest.raises(StoreError):
+        sealer(cast(ObjectStore, store)).start()
+
+
+def test_needs_a_recipient_and_an_empty_folder(
+    sealer: Sealer, memory: Path, folder: Path, local_store: LocalStore
+) -> None:
+    with pytest.raises(UsageError, match="nobody could open"):
+        OutputSealer(folder, local_store, [], memory / "state")
+    (folder / "x").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        sealer().start()
+
+
+def test_store_that_is_away_in_the_end_fails(sealer: Sealer, folder: Path, local_store: LocalStore) -> None:
+    store = Switched(local_store)
+    output = sealer(cast(ObjectStore, store), interval=0.05)
+    output.start()
+    store.on = False
+    (folder / "a").write_bytes(b"a")
+    time.sleep(0.3)  # the interval's snapshots fail, and do not end anything
+    with pytest.raises(StoreError, match="switched off"):
+        output.finish()
+
+
+def test_store_that_comes_back_in_time(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("sealfs.enclave.output._PAUSE", 0.1)
+    store = Switched(local_store)
+    output = sealer(cast(ObjectStore, store), patience=60.0)
+    output.start()
+    store.on = False
+    (folder / "a").write_bytes(b"a")
+    timer = threading.Timer(0.5, lambda: setattr(store, "on", True))
+    timer.start()
+    output.finish()
+    timer.join()
+    assert content(local_store, identity, trust) == {"a": b"a"}
+
+
+def test_rolled_back_address_fails(sealer: Sealer, folder: Path, local_store: LocalStore, tmp_path: Path) -> None:
+    """Whoever runs the store puts an earlier head back: the run must not go on from there."""
+    output = sealer(interval=NEVER)
+    output.start()
+    shutil.rmtree(tmp_path / "store")
+    (folder / "a").write_bytes(b"a")
+    with pytest.raises(TrustError):
+        output.finish()
+
+
+IN_PROCESS = """
+import atexit, os, signal, sys, threading, time
+from pathlib import Path
+from sealfs.enclave.output import OutputSealer, sealed_to_the_end
+from sealfs.errors import SealfsError
+from sealfs.keys import load_identity
+from sealfs.store.local import LocalStore
+top, store, identity, how = sys.argv[1:]
+out = Path(top) / "content"
+recipient = load_identity(Path(identity)).recipient
+sealer = OutputSealer(out, LocalStore(Path(store)), [recipient], Path(top) / "state", patience=0)
+sealer.start()
+
+def script():
+    atexit.register(lambda: (out / "late").write_bytes(b"at exit"))
+    (out / "a").write_bytes(b"a")
+    def later():
+        time.sleep(0.3)
+        (out / "thread").write_bytes(b"thread")
+    threading.Thread(target=later).start()
+    if how == "fork":
+        child = os.fork()
+        if child == 0:
+            sys.exit(0)
+        os.waitpid(child, 0)
+        (out / "after the fork").touch()
+    elif how == "error":
+        raise RuntimeError("of the script")
+    elif how == "code":
+        sys.exit(3)
+    elif how == "away":
+        os.rename(store, store + ".away")
+        Path(store).touch()
+    elif how == "wait":
+        print("ready", flush=True)
+        time.sleep(60)
+
+try:
+    with sealed_to_the_end(sealer):
+        script()
+except SealfsError as error:
+    print("sealfs:", error.message, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code"), [("return", 0), ("fork", 0), ("error", 1), ("code", 3), ("away", 6), ("wait", 143)]
+)
+def test_in_the_process_of_the_script(
+    memory: Path, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, tmp_path: Path,
+    how: str, code: int,
+) -> None:  # fmt: skip
+    identity.save(tmp_path / "identity")
+    store = tmp_path / "store"
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_PROCESS, memory, store, tmp_path / "identity", how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    if how == "wait":
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == code, stderr
+    if how == "away":
+        assert "sealfs: " in stderr
+        return
+    found = content(local_store, identity, trust)
+    assert found == files(folder)
+    assert (found["late"], found["thread"]) == (b"at exit", b"thread")
+    assert ("RuntimeError: of the script" in stderr) == (how == "error")
+    assert newest(local_store, trust) == 2

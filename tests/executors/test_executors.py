@@ -1,0 +1,294 @@
+"""Executors: found by entry point, and their files and commands as the tools behind them take them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sealfs.enclave.collected import Collected, LoadedFile
+from sealfs.enclave.lint import lint
+from sealfs.errors import ExecutorError, UsageError
+from sealfs.executors import base
+from sealfs.executors.base import DataMount, Executor, Job, Output, find_executor
+from sealfs.executors.gramine import RENDERED
+from sealfs.executors.launcher import IDENTITY_FD, LIBRARY
+from sealfs.keys import Identity
+
+ENCLAVES = ("gramine_direct", "gramine_sgx", "occlum", "scone")
+FILES = (
+    "/etc/ssl/openssl.cnf",
+    "/home/me/project/train.py",
+    "/opt/venv/bin/python",
+    "/opt/venv/lib/python3.11/site-packages/paddle/libpaddle.so",
+    '/opt/venv/lib/quoted "name" ä',
+    "/usr/lib/x86_64-linux-gnu/libz.so.1",
+)
+TOOLS = {
+    "gramine_direct": ["gramine-direct"],
+    "gramine_sgx": ["gramine-sgx"],
+    "occlum": ["occlum"],
+    "scone": ["docker"],
+}
+
+
+@pytest.fixture
+def recipient() -> str:
+    return str(Identity.generate().recipient)
+
+
+@pytest.fixture
+def job(tmp_path: Path, recipient: str) -> Job:
+    """Two datasets, results and a script with arguments; its folder has what was collected."""
+    collected = Collected(
+        files=tuple(LoadedFile(path, f"{number:064x}") for number, path in enumerate(FILES)),
+        python="/opt/venv/bin/python",
+        python_path="",
+        library_path="/opt/python/lib",
+        start_dir="/home/me/project",
+        signer="sealfs-signer-1:abc",
+        threads=4,
+        enclave_size="16G",
+    )
+    collected.save(tmp_path)
+    return Job(
+        datasets=(DataMount("s3://bucket/eyes", 3, "/data"), DataMount("file:///store", None, "/more")),
+        output=Output("file:///results-here", "/out", (recipient,), 60.0),
+        command=("python", "train.py", "--name", 'with "quotes" and $HOME'),
+        identity=Path("/home/me/.config/sealfs/identity"),
+        enclave=tmp_path,
+    )
+
+
+def rendered(job: Job, name: str) -> Mapping[str, str]:
+    return find_executor(name).files(job)
+
+
+def manifest(job: Job) -> dict[str, Any]:
+    return tomllib.loads(rendered(job, "gramine_sgx")[RENDERED])
+
+
+@pytest.mark.parametrize("name", ["native", *ENCLAVES])
+def test_all_are_found(name: str) -> None:
+    executor = find_executor(name)
+    assert executor.is_enclave == (name != "native")
+    assert len(executor.notice) > 20
+
+
+def test_unknown_one_and_one_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="there is no executor 'sgx'") as caught:
+        find_executor("sgx")
+    assert "gramine_sgx" in caught.value.hint
+    entry = EntryPoint("theirs", "no.such.module:Class", base.GROUP)
+    monkeypatch.setattr(base, "entry_points", lambda group: [entry])
+    with pytest.raises(ExecutorError, match="cannot be loaded"):
+        find_executor("theirs")
+
+
+class TheirExecutor:
+    """As another package would have it."""
+
+    notice = "theirs"
+    is_enclave = False
+
+    def check(self, job: Job) -> None:
+        raise ExecutorError("not today", "try tomorrow")
+
+    def files(self, job: Job) -> Mapping[str, str]:
+        return {}
+
+    def build(self, job: Job) -> list[list[str]]:
+        return []
+
+    def command(self, job: Job) -> list[str]:
+        return ["ssh", "elsewhere", *job.command]
+
+    def environment(self, job: Job) -> Mapping[str, str]:
+        return {}
+
+
+def test_others_can_add_theirs(monkeypatch: pytest.MonkeyPatch, job: Job) -> None:
+    entry = EntryPoint("theirs", f"{__name__}:TheirExecutor", base.GROUP)
+    monkeypatch.setattr(base, "entry_points", lambda group: [entry])
+    executor: Executor = find_executor("theirs")
+    assert executor.command(job)[:2] == ["ssh", "elsewhere"]
+
+
+def test_native(job: Job) -> None:
+    native = find_executor("native")
+    assert list(native.command(replace(job, preload=False))) == list(job.command)
+    command = list(native.command(job))
+    assert command[1:3] == ["-m", "sealfs.enclave.launch"]
+    assert command[command.index("--identity-fd") + 1] == str(IDENTITY_FD)
+    assert command[-5:] == ["--", *job.command]
+    assert "s3://bucket/eyes@3:/data" in command
+    assert "identity" not in " ".join(command).replace("--identity-fd", "")
+
+
+def test_gramine_commands(job: Job) -> None:
+    direct, sgx = find_executor("gramine_direct"), find_executor("gramine_sgx")
+    assert list(direct.command(job)) == ["gramine-direct", "workload"]
+    assert list(sgx.command(job)) == ["gramine-sgx", "workload"]
+    assert list(direct.build(job)) == [["gramine-manifest", "workload.manifest.template", "workload.manifest"]]
+    assert list(sgx.build(job))[1:] == [
+        ["gramine-sgx-sign", "--manifest", "workload.manifest", "--output", "workload.manifest.sgx"]
+    ]
+
+
+def test_gramine_manifest_is_what_the_linter_wants(job: Job) -> None:
+    findings = lint(rendered(job, "gramine_sgx")[RENDERED])
+    assert {finding.level for finding in findings} == {"note"}
+    assert {finding.what for finding in findings} == {
+        "file:ciphertext/0/", "file:ciphertext/1/", "file:results/", "standard output and error",
+        "sys.enable_sigterm_injection",
+    }  # fmt: skip
+
+
+def test_gramine_manifest_says_what_runs(job: Job, recipient: str) -> None:
+    argv = manifest(job)["loader"]["argv"]
+    assert argv[:3] == ["/opt/venv/bin/python", "-m", "sealfs.enclave.launch"]
+    assert argv[argv.index("--identity-fd") + 1] == "0"
+    assert argv[argv.index("--signer") + 1] == "sealfs-signer-1:abc"
+    assert [argv[n + 1] for n, word in enumerate(argv) if word == "--data"] == [
+        "file:///ciphertext/0:/data",
+        "file:///ciphertext/1:/more",
+    ]
+    inner = argv[argv.index("--") + 1 :]
+    assert inner[0].endswith("/sealfs/enclave/results.py")
+    assert inner[1:8] == [
+        "--out", "file:///results:/out", "--out-recipient", recipient, "--out-interval", "60", "--",
+    ]  # fmt: skip
+    assert inner[8:] == list(job.command[1:])
+
+
+def test_gramine_manifest_lets_nothing_else_in(job: Job) -> None:
+    made = manifest(job)
+    assert made["sgx"]["allowed_files"] == ["file:ciphertext/0/", "file:ciphertext/1/", "file:results/"]
+    trusted = [entry for entry in made["sgx"]["trusted_files"] if isinstance(entry, dict)]
+    assert [entry["uri"] for entry in trusted] == [f"file:{path}" for path in FILES]
+    assert [int(entry["sha256"], 16) for entry in trusted] == list(range(len(FILES)))
+    assert [entry for entry in made["sgx"]["trusted_files"] if isinstance(entry, str)] == [
+        "file:{{ gramine.libos }}",
+        "file:{{ gramine.runtimedir() }}/",
+    ]
+    mounted = {mount["path"]: mount for mount in made["fs"]["mounts"]}
+    assert set(mounted) == {
+        "/lib", "/etc/ssl", "/home/me", "/opt/venv", "/usr/lib", "/ciphertext/0", "/ciphertext/1", "/results",
+    }  # fmt: skip
+    assert all(mount.get("type", "chroot") == "chroot" for mount in mounted.values())
+    assert made["fs"]["root"]["type"] == "tmpfs"
+    environment = made["loader"]["env"]
+    assert all(isinstance(value, str) for value in environment.values())
+    assert environment["LD_LIBRARY_PATH"].split(":")[:2] == ["/opt/python/lib", "/lib"]
+    assert environment["LD_PRELOAD"] == str(LIBRARY)
+    assert environment["MALLOC_ARENA_MAX"] == "1"
+    assert environment["OMP_NUM_THREADS"] == "4"
+
+
+def test_without_results_nothing_can_be_written(job: Job) -> None:
+    made = manifest(replace(job, output=None))
+    assert made["sgx"]["allowed_files"] == ["file:ciphertext/0/", "file:ciphertext/1/"]
+    assert made["loader"]["argv"][-4:] == ["--", *job.command[1:]]
+
+
+@pytest.mark.parametrize("name", ENCLAVES)
+def test_same_inputs_same_files(job: Job, name: str) -> None:
+    assert rendered(job, name) == rendered(job, name)
+    if name != "occlum":
+        return
+    other = replace(job, command=("python", "other.py"))
+    assert rendered(other, name) != rendered(job, name)
+
+
+@pytest.mark.parametrize("name", ENCLAVES)
+def test_no_line_of_jinja_is_left(job: Job, name: str) -> None:
+    for text in rendered(job, name).values():
+        left = re.sub(r"\{\{ gramine\.(libos|runtimedir\(\)) \}\}", "", text)
+        assert not re.search(r"\{[{%#]|[}%#]\}", left)
+
+
+def test_occlum(job: Job) -> None:
+    files = rendered(job, "occlum")
+    made = json.loads(files["Occlum.json"])
+    assert made["entry_points"] == ["/bin/sealfs-run"]
+    assert made["env"]["untrusted"] == []
+    assert made["metadata"]["debuggable"] is False
+    host = [mount for mount in made["mount"] if mount["type"] == "hostfs"]
+    assert [(mount["target"], mount["source"]) for mount in host] == [
+        ("/ciphertext/0", "./ciphertext/0"), ("/ciphertext/1", "./ciphertext/1"), ("/results", "./results"),
+    ]  # fmt: skip
+    layers = made["mount"][0]["options"]["layers"]
+    assert [layer["type"] for layer in layers] == ["sefs", "ramfs"], "the host would get the upper layer's files"
+    for path in FILES:
+        assert json.dumps(path) in files["bom.yaml"]
+    compile(files["sealfs-run"], "sealfs-run", "exec")
+    assert "sys.argv" not in files["sealfs-run"], "the host chooses these"
+    occlum = find_executor("occlum")
+    assert list(occlum.command(job)) == ["occlum", "run", "/bin/sealfs-run"]
+    assert list(occlum.build(job))[-1] == ["occlum", "build"]
+
+
+def test_scone(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEALFS_SCONE_IMAGE", "registry/training:1")
+    job = replace(job, output=None)
+    session = rendered(job, "scone")["session.yaml"]
+    assert "tolerate: []" in session
+    assert "SCONE_MODE: hw" in session
+    assert "train.py" in session
+    command = list(find_executor("scone").command(job))
+    assert command[:3] == ["docker", "run", "--rm"]
+    assert command[-1] == "registry/training:1"
+    assert f"{job.enclave}/ciphertext/1:/ciphertext/1:ro" in command
+    assert "/dev/sgx_enclave" in command
+    assert "SCONE_CONFIG_ID=sealfs-training/training" in command
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty PATH to put tools in."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("name", ENCLAVES)
+def test_missing_tools_are_named(job: Job, tools: Path, name: str) -> None:
+    with pytest.raises(ExecutorError, match=f"{TOOLS[name][0]} is not on PATH"):
+        find_executor(name).check(job)
+
+
+@pytest.mark.parametrize("name", ENCLAVES)
+def test_enclave_must_have_been_made(job: Job, tools: Path, name: str) -> None:
+    for tool in TOOLS[name]:
+        (tools / tool).touch(mode=0o755)
+    executor = find_executor(name)
+    with pytest.raises(ExecutorError, match=r"has no|is not set|for results"):
+        executor.check(job)
+    with pytest.raises(ExecutorError, match="no enclave was named"):
+        executor.check(replace(job, enclave=None))
+
+
+@pytest.mark.parametrize("name", ENCLAVES)
+def test_results_to_an_object_store_need_credentials_that_an_enclave_has_not(job: Job, name: str) -> None:
+    assert job.output is not None
+    with pytest.raises(ExecutorError, match="no credentials"):
+        find_executor(name).check(replace(job, output=replace(job.output, address="s3://bucket/results")))
+
+
+def test_results_of_a_program_that_is_no_script(job: Job) -> None:
+    with pytest.raises(ExecutorError, match="can have no results"):
+        rendered(replace(job, command=("/bin/train",)), "gramine_sgx")
+
+
+def test_nothing_collected(job: Job, tmp_path: Path) -> None:
+    (tmp_path / "collected.json").unlink()
+    with pytest.raises(ExecutorError, match=r"has no collected\.json"):
+        rendered(job, "gramine_sgx")
