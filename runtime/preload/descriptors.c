@@ -13,7 +13,9 @@
 #include "real.h"
 #include "report.h"
 
-#define MARK_MODE 0 /* permission bits of a placeholder: hardly anybody else makes files of mode 0 */
+/* Permission bits of what this library makes; hardly anybody else's files have them. */
+#define MARK_MODE 0
+#define MARK_MODE_REAL 0400
 #define FIRST_CAPACITY 1024
 #define SHOWN_FLAGS (O_DIRECTORY | O_NOFOLLOW | O_PATH | O_LARGEFILE | O_NOATIME | O_SYNC | O_DSYNC)
 #define COPY_PIECE (1u << 20)
@@ -53,8 +55,10 @@ static struct record *slot(struct record *in, size_t size, const struct record *
 static bool identify(int number, struct record *identity) {
     struct stat status;
 
-    if (REAL(fstat)(number, &status) != 0 || !S_ISREG(status.st_mode) || (status.st_mode & 07777) != MARK_MODE ||
-        status.st_ino == 0)
+    if (REAL(fstat)(number, &status) != 0 || !S_ISREG(status.st_mode) || status.st_ino == 0)
+        return false;
+    mode_t mode = status.st_mode & 07777;
+    if (mode != MARK_MODE && mode != MARK_MODE_REAL)
         return false;
     *identity = (struct record){.inode = status.st_ino,
                                 .device = status.st_dev,
@@ -248,11 +252,11 @@ int descriptor_materialise(struct attachment *at, uint32_t entry, int flags) {
 
     if (file < 0)
         return error != 0 ? refuse_damaged(at, error) : -1;
-    if (ftruncate(file, status.st_size) != 0)
+    if (REAL(ftruncate)(file, status.st_size) != 0)
         error = -errno;
     if (error == 0)
         error = copy_out(at, entry, file);
-    if (error == 0 && fchmod(file, MARK_MODE) != 0)
+    if (error == 0 && REAL(fchmod)(file, MARK_MODE_REAL) != 0)
         error = -errno;
     if (error != 0) {
         REAL(close)(file);
@@ -267,7 +271,7 @@ int descriptor_materialise(struct attachment *at, uint32_t entry, int flags) {
         int lowest = REAL(dup3)(number, file, flags & O_CLOEXEC);
         REAL(close)(number);
         number = lowest;
-    } else if (lseek(file, 0, SEEK_SET) == 0) {
+    } else if (REAL(lseek)(file, 0, SEEK_SET) == 0) {
         REAL(fcntl)(file, F_SETFD, flags & O_CLOEXEC ? FD_CLOEXEC : 0);
         number = file;
     }

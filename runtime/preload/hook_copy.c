@@ -62,7 +62,7 @@ HOOK ssize_t copy_file_range(int from, off64_t *from_offset, int to, off64_t *to
 
     if (sealed_file(to, &target))
         return fail(EBADF);
-    if (!sealed_file(from, &source))
+    if (!descriptor_find(from, &source)) /* a memory file, too: the kernel copies within one file system only */
         return REAL(copy_file_range)(from, from_offset, to, to_offset, size, flags);
     return flags != 0 ? fail(EINVAL) : copy(from, &source, from_offset, to, to_offset, size);
 }

@@ -9,7 +9,7 @@
 #include "reads.h"
 #include "real.h"
 
-#define CHANGEABLE_FLAGS (O_APPEND | O_NONBLOCK | O_ASYNC | O_DIRECT)
+#define OWN_FLAGS (O_ACCMODE | O_TMPFILE) /* of the placeholder */
 
 /* The numbers that this library keeps are as good as beyond the limit. */
 HOOK int dup2(int from, int to) {
@@ -41,7 +41,7 @@ HOOK int fcntl(int number, int command, ...) {
     switch (command) {
     case F_GETFL: {
         int flags = REAL(fcntl)(number, F_GETFL);
-        return flags < 0 ? -1 : (flags & CHANGEABLE_FLAGS) | descriptor.flags | O_RDONLY;
+        return flags < 0 ? -1 : (flags & ~OWN_FLAGS) | descriptor.flags | O_RDONLY;
     }
     case F_GETLK:
     case F_SETLK:

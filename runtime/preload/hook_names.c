@@ -82,7 +82,7 @@ HOOK ssize_t readlinkat(int dirfd, const char *path, char *out, size_t size) {
     struct place place;
     ssize_t result;
 
-    place_find(&place, dirfd, path, PLACE_EMPTY);
+    place_find(&place, dirfd, path, PLACE_EMPTY | PLACE_LINK);
     do {
         if (place.kind == PLACE_SEALED)
             return readlink_sealed(&place, out, size);

@@ -305,10 +305,13 @@ static void find_absolute(struct place *place, const char *path) {
         return;
     }
     int number = descriptor_in(path, &rest);
-    if (number < 0 || !descriptor_find(number, &descriptor) || descriptor.kind == DESCRIPTOR_REAL)
+    if (number < 0 || !descriptor_find(number, &descriptor))
         return;
+    bool last = rest[strspn(rest, "/")] == '\0';
+    if (last && (place->flags & (PLACE_FOLLOW | (number > 2 || path[1] == 'p' ? PLACE_LINK : 0))) == 0)
+        return; /* the link itself is the kernel's */
     place->dereferenced = true;
-    if (rest[strspn(rest, "/")] != '\0')
+    if (!last)
         walk_from(place, descriptor.at, descriptor.entry, rest + strspn(rest, "/"));
     else
         set_sealed(place, descriptor.at, descriptor.entry);

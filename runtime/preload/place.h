@@ -25,6 +25,7 @@
 #include "attachments.h"
 
 #define PLACE_FOLLOW 1u /* follow a symlink at the end */
+#define PLACE_LINK 4u   /* ask where a link of /proc/self/fd leads */
 #define PLACE_EMPTY 2u  /* an empty path means the descriptor itself (AT_EMPTY_PATH) */
 
 enum place_kind { PLACE_REAL, PLACE_SEALED, PLACE_FAILED };

@@ -58,7 +58,7 @@ int state_write(const struct sealfs_options *options, const char *given) {
     memcpy(at + keys + mount_size, given, given_size);
     memcpy(at + keys + mount_size + given_size, options->objects_path, objects_size);
     int error = 0;
-    if (ftruncate(descriptor, (off_t)header->size) != 0 || write_all(descriptor, header, offset) != 0 ||
+    if (REAL(ftruncate)(descriptor, (off_t)header->size) != 0 || write_all(descriptor, header, offset) != 0 ||
         write_all(descriptor, options->index, options->index_size) != 0)
         error = -errno;
     explicit_bzero(header, offset);
@@ -178,7 +178,7 @@ static int inheritable_state(struct attachment *at) {
     int copy = memory_file("sealfs");
     if (copy < 0)
         return -1;
-    if (ftruncate(copy, (off_t)at->state_size) != 0 || write_all(copy, at->state, at->state_size) != 0) {
+    if (REAL(ftruncate)(copy, (off_t)at->state_size) != 0 || write_all(copy, at->state, at->state_size) != 0) {
         REAL(close)(copy);
         return -1;
     }
