@@ -215,6 +215,22 @@ HOOK int fstatvfs(int number, struct statvfs *out) {
     return descriptor_find(number, &descriptor) ? describe_posix(descriptor.at, out) : REAL(fstatvfs)(number, out);
 }
 
+/* Limits of names: those of the file system where the empty directory is. */
+HOOK long pathconf(const char *path, int name) {
+    struct place place;
+    long result;
+
+    place_find(&place, AT_FDCWD, path, PLACE_FOLLOW);
+    do {
+        if (place.kind == PLACE_SEALED)
+            return REAL(pathconf)(place.at->mount, name);
+        if (place.kind == PLACE_FAILED)
+            return fail(place.error);
+        result = REAL(pathconf)(place.path, name);
+    } while (result < 0 && place_again(&place));
+    return result;
+}
+
 int statfs64(const char *path, struct statfs64 *out) SAME_AS(statfs);
 int fstatfs64(int number, struct statfs64 *out) SAME_AS(fstatfs);
 int statvfs64(const char *path, struct statvfs64 *out) SAME_AS(statvfs);

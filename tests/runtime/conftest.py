@@ -80,11 +80,11 @@ def seal(folder: Path, plain: Path, **options: Any) -> Sealed:
     identity = Identity.generate()
     home = folder / "home"
     home.mkdir()
-    (folder / "mnt").mkdir()
+    (folder / "mnt" / "tree").mkdir(parents=True)
     identity.save(home / "identity")
     with contextlib.closing(LocalStore(folder / "store")) as store:
         Push(plain, store, identity, TrustStore(), PushOptions(**options)).run()
-    return Sealed(plain, folder / "store", folder / "mnt", identity, home)
+    return Sealed(plain, folder / "store", folder / "mnt" / "tree", identity, home)
 
 
 @pytest.fixture(scope="session")
