@@ -182,10 +182,11 @@ static void folders(void) {
     printf("opendir %s\n", opendir(at("/text")) == NULL ? strerror(errno) : "opened");
     char buffer[512];
     int folder = open(at("/many"), O_RDONLY | O_DIRECTORY), items = 0;
+    printf("read %s\n", read(folder, buffer, 1) < 0 ? strerror(errno) : "bytes");
     for (ssize_t size; (size = getdents64(folder, buffer, sizeof buffer)) > 0;)
         for (ssize_t place = 0; place < size; items++)
             place += ((struct dirent64 *)(void *)(buffer + place))->d_reclen;
-    printf("getdents64 %d read %s\n", items, read(folder, buffer, 1) < 0 ? strerror(errno) : "bytes");
+    printf("getdents64 %d\n", items);
     close(folder);
 }
 
