@@ -111,7 +111,8 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
         error = refuse(message, message_size, -EINVAL, "the mount path and the folder of objects overlap");
     if (error == 0) {
         char text[160] = "cannot keep the state of the attachment in memory";
-        int state = state_write(&wanted, given);
+        struct stat status;
+        int state = REAL(stat)(mount, &status) == 0 ? state_write(&wanted, given, &status) : -errno;
         error = state < 0 ? state : state_attach(state, text, sizeof text);
         if (error != 0)
             refuse(message, message_size, error, text);

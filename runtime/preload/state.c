@@ -20,6 +20,7 @@ struct state_header {
     char magic[8];
     uint64_t size, index_offset, index_size, cache_bytes, whole_file_limit;
     uint32_t flags, key_count;
+    uint64_t mount_device, mount_inode;
     uint32_t strings; /* bytes of: mount, given, objects; each with its zero */
     uint8_t dataset[SEALFS_DATASET_ID_SIZE];
     uint8_t keys_and_strings[];
@@ -28,7 +29,7 @@ struct state_header {
 static const char magic[8] = {'S', 'E', 'A', 'L', 'R', 'T', 'S', '1'};
 static char published[sizeof RUNTIME_VARIABLE + 1 + RUNTIME_VARIABLE_SIZE];
 
-int state_write(const struct sealfs_options *options, const char *given) {
+int state_write(const struct sealfs_options *options, const char *given, const struct stat *mount) {
     size_t keys = options->key_count * sizeof *options->keys;
     size_t mount_size = strlen(options->mount_path) + 1, given_size = strlen(given) + 1;
     size_t objects_size = strlen(options->objects_path) + 1, strings = mount_size + given_size + objects_size;
@@ -49,6 +50,8 @@ int state_write(const struct sealfs_options *options, const char *given) {
     header->cache_bytes = options->cache_bytes;
     header->whole_file_limit = options->whole_file_limit;
     header->flags = options->flags;
+    header->mount_device = mount->st_dev;
+    header->mount_inode = mount->st_ino;
     header->key_count = (uint32_t)options->key_count;
     header->strings = (uint32_t)strings;
     memcpy(header->dataset, options->dataset, sizeof header->dataset);
@@ -107,7 +110,7 @@ static const struct state_header *map_state(int descriptor, struct stat *status)
 int state_attach(int descriptor, char *message, size_t message_size) {
     unsigned number = atomic_load(&attachment_count);
     struct attachment *at = &attachments[number];
-    struct stat status, mount;
+    struct stat status;
     const char *strings[3];
 
     if (number == MAX_ATTACHMENTS) {
@@ -116,7 +119,7 @@ int state_attach(int descriptor, char *message, size_t message_size) {
         return -ENOSPC;
     }
     const struct state_header *header = map_state(descriptor, &status);
-    if (header == NULL || !split_strings(header, strings) || REAL(stat)(strings[0], &mount) != 0) {
+    if (header == NULL || !split_strings(header, strings)) {
         snprintf(message, message_size, "the attachment's state is not readable");
         if (header != NULL)
             munmap((void *)header, (size_t)status.st_size);
@@ -152,8 +155,8 @@ int state_attach(int descriptor, char *message, size_t message_size) {
         .mount_length = strlen(strings[0]),
         .given = strings[1],
         .given_length = strlen(strings[1]),
-        .mount_device = mount.st_dev,
-        .mount_inode = mount.st_ino,
+        .mount_device = header->mount_device,
+        .mount_inode = header->mount_inode,
         .device = makedev(0, DEVICE_MINOR + number),
         .flags = header->flags,
         .number = number,

@@ -78,7 +78,9 @@ def _read_identity(descriptor: int) -> Identity:
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m sealfs.enclave.launch", description=__doc__)
-    parser.add_argument("--data", action="append", default=[], metavar="URI:/path", help="what to attach, and where")
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="URI:/path", help="what to attach, and where"
+    )
     parser.add_argument("--identity-fd", type=int, required=True, metavar="N", help="descriptor to read it from")
     parser.add_argument("--signer", help="whom to believe when a dataset is seen for the first time")
     parser.add_argument("--cache", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep in memory")

@@ -1,5 +1,6 @@
 """A sealed folder with a bit of everything, and a way to run programs that have it attached."""
 
+
 from __future__ import annotations
 
 import contextlib

@@ -1,5 +1,6 @@
 """The core's C interface through ctypes: for comparing it with the Python reader."""
 
+# ruff: noqa: E501 - tables and pieces of programs
 from __future__ import annotations
 
 import contextlib
@@ -25,7 +26,9 @@ class Item(ctypes.Structure):
 class Core:
     """A handle; errors are OSError."""
 
-    def __init__(self, library: Path, objects: Path, data: bytes, keys: DatasetKeys, epochs: set[int], cache: int = 0) -> None:
+    def __init__(
+        self, library: Path, objects: Path, data: bytes, keys: DatasetKeys, epochs: set[int], cache: int = 0
+    ) -> None:
         self._library = ctypes.CDLL(str(library))
         for name in ("sealfs_pread", "sealfs_readlink", "sealfs_path"):
             getattr(self._library, name).restype = ctypes.c_ssize_t
@@ -57,10 +60,11 @@ class Core:
 
     def list(self, directory: int) -> Iterator[tuple[bytes, int, int]]:
         item, position = Item(), 0
-        while self._check(self._library.sealfs_readdir(self._handle, directory, ctypes.c_uint64(position), ctypes.byref(item))):
+        while self._check(
+            self._library.sealfs_readdir(self._handle, directory, ctypes.c_uint64(position), ctypes.byref(item))
+        ):
             yield ctypes.string_at(item.name, item.length), item.entry, item.mode
             position += 1
-
 
     def readlink(self, entry: int) -> bytes:
         target = ctypes.c_void_p()
@@ -77,7 +81,9 @@ class Core:
 
     def pread(self, entry: int, size: int, offset: int) -> bytes:
         buffer = ctypes.create_string_buffer(max(1, size))
-        count = self._library.sealfs_pread(self._handle, entry, buffer, ctypes.c_size_t(size), ctypes.c_uint64(offset))
+        count = self._library.sealfs_pread(
+            self._handle, entry, buffer, ctypes.c_size_t(size), ctypes.c_uint64(offset)
+        )
         return buffer.raw[: self._check(count)]
 
     @property

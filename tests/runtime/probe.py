@@ -6,6 +6,7 @@ Each case is a function that gets the folder and returns something comparable. W
 folder's own name is replaced by ROOT in all that is printed.
 """
 
+# ruff: noqa: E501 - tables and pieces of programs
 from __future__ import annotations
 
 import ctypes
@@ -13,7 +14,6 @@ import errno
 import fcntl
 import glob
 import hashlib
-import io
 import json
 import mmap
 import os
@@ -87,7 +87,11 @@ def raw_reads(path: str) -> Any:
 def pread_everywhere(path: str) -> Any:
     fd = os.open(path, os.O_RDONLY)
     size = os.fstat(fd).st_size
-    pieces = [os.pread(fd, n, o) for o in (0, 1, 4095, 65503, 65504, size - 5, size, size + 9) for n in (0, 1, 100, 70_000)]
+    pieces = [
+        os.pread(fd, n, o)
+        for o in (0, 1, 4095, 65503, 65504, size - 5, size, size + 9)
+        for n in (0, 1, 100, 70_000)
+    ]
     here = os.lseek(fd, 0, os.SEEK_CUR)
     os.close(fd)
     return [digest(piece) for piece in pieces], here
@@ -107,8 +111,12 @@ def seeking(path: str) -> Any:
     fd = os.open(path, os.O_RDONLY)
     moves = [(100, 0), (50, 1), (-20, 1), (-10, 2), (0, 2), (5, 2), (0, os.SEEK_DATA), (0, os.SEEK_HOLE)]
     places = [os.lseek(fd, offset, whence) for offset, whence in moves]
-    wrong = [refusal(lambda: os.lseek(fd, -1, 0)), refusal(lambda: os.lseek(fd, -(1 << 40), 2)),
-             refusal(lambda: os.lseek(fd, 1 << 40, os.SEEK_DATA)), refusal(lambda: os.lseek(fd, 0, 77))]
+    wrong = [
+        refusal(lambda: os.lseek(fd, -1, 0)),
+        refusal(lambda: os.lseek(fd, -(1 << 40), 2)),
+        refusal(lambda: os.lseek(fd, 1 << 40, os.SEEK_DATA)),
+        refusal(lambda: os.lseek(fd, 0, 77)),
+    ]
     os.close(fd)
     return places, wrong
 
@@ -201,8 +209,12 @@ def maps(path: str) -> Any:
 @sized
 def writes_by_descriptor(path: str) -> Any:
     fd = os.open(path, os.O_RDONLY)
-    calls = [lambda: os.write(fd, b"x"), lambda: os.pwrite(fd, b"x", 0), lambda: os.writev(fd, [b"x"]),
-             lambda: os.ftruncate(fd, 0)]
+    calls = [
+        lambda: os.write(fd, b"x"),
+        lambda: os.pwrite(fd, b"x", 0),
+        lambda: os.writev(fd, [b"x"]),
+        lambda: os.ftruncate(fd, 0),
+    ]
     result = [refusal(call) for call in calls]
     os.close(fd)
     return result
@@ -281,7 +293,7 @@ def text_and_buffers(path: str) -> Any:
     with open(path, "rb", buffering=0) as raw:
         raw.seek(-100, 2)
         tail = digest(raw.readall())
-    with io.open(path, "rb", buffering=1 << 20) as file:
+    with open(path, "rb", buffering=1 << 20) as file:
         head = digest(file.read(3) + file.peek(1)[:10] + file.read1(50)[:20])
     return lines, tail, head
 
@@ -326,8 +338,25 @@ def described(path: str, **how: Any) -> Any:
 
 @case
 def stats(root: str) -> Any:
-    names = ["", "/bin", "/bin/small.bin", "/bin/small.bin/", "/bin/../bin/./small.bin", "/nothing", "/link", "/dangling",
-             "/bin//large.bin", "/no/such", "/bin/small.bin/x", "/out", "/up/bin", "/up/link", "/empty", "/" + "x" * 256, "/loop"]
+    names = [
+        "",
+        "/bin",
+        "/bin/small.bin",
+        "/bin/small.bin/",
+        "/bin/../bin/./small.bin",
+        "/nothing",
+        "/link",
+        "/dangling",
+        "/bin//large.bin",
+        "/no/such",
+        "/bin/small.bin/x",
+        "/out",
+        "/up/bin",
+        "/up/link",
+        "/empty",
+        "/" + "x" * 256,
+        "/loop",
+    ]
     result = []
     for name in names:
         for follow in (True, False):
@@ -344,24 +373,42 @@ def identities(root: str) -> Any:
     with open(f"{root}/bin/small.bin", "rb") as file:
         c = os.fstat(file.fileno())
     entries = {entry.name: entry.inode() for entry in os.scandir(f"{root}/bin")}
-    return (a.st_ino != b.st_ino, a.st_dev == b.st_dev, os.path.samestat(a, c), entries["small.bin"] == a.st_ino,
-            os.path.samefile(f"{root}/link", f"{root}/bin/small.bin"), a.st_dev == os.stat(root).st_dev)
+    return (
+        a.st_ino != b.st_ino,
+        a.st_dev == b.st_dev,
+        os.path.samestat(a, c),
+        entries["small.bin"] == a.st_ino,
+        os.path.samefile(f"{root}/link", f"{root}/bin/small.bin"),
+        a.st_dev == os.stat(root).st_dev,
+    )
 
 
 @case
 def access(root: str) -> Any:
-    return [os.access(root + name, mode) for name in ("/bin", "/bin/small.bin", "/script", "/no", "/link", "/dangling")
-            for mode in (os.F_OK, os.R_OK, os.X_OK)]
+    return [
+        os.access(root + name, mode)
+        for name in ("/bin", "/bin/small.bin", "/script", "/no", "/link", "/dangling")
+        for mode in (os.F_OK, os.R_OK, os.X_OK)
+    ]
 
 
 @case
 def links(root: str) -> Any:
-    return (os.readlink(f"{root}/link"), os.readlink(f"{root}/dangling"), refusal(lambda: os.readlink(f"{root}/bin")),
-            os.path.realpath(f"{root}/link"), os.path.realpath(f"{root}/bin/../up/link"), os.path.realpath(f"{root}/out"),
-            os.path.realpath(f"{root}/dangling"), refusal(lambda: os.path.realpath(f"{root}/dangling", strict=True)),
-            digest(pathlib.Path(f"{root}/link").read_bytes()), digest(pathlib.Path(f"{root}/out").read_bytes()),
-            digest(pathlib.Path(f"{root}/up/link").read_bytes()),
-            refusal(lambda: os.open(f"{root}/link", os.O_RDONLY | os.O_NOFOLLOW)), refusal(lambda: open(f"{root}/loop")))
+    return (
+        os.readlink(f"{root}/link"),
+        os.readlink(f"{root}/dangling"),
+        refusal(lambda: os.readlink(f"{root}/bin")),
+        os.path.realpath(f"{root}/link"),
+        os.path.realpath(f"{root}/bin/../up/link"),
+        os.path.realpath(f"{root}/out"),
+        os.path.realpath(f"{root}/dangling"),
+        refusal(lambda: os.path.realpath(f"{root}/dangling", strict=True)),
+        digest(pathlib.Path(f"{root}/link").read_bytes()),
+        digest(pathlib.Path(f"{root}/out").read_bytes()),
+        digest(pathlib.Path(f"{root}/up/link").read_bytes()),
+        refusal(lambda: os.open(f"{root}/link", os.O_RDONLY | os.O_NOFOLLOW)),
+        refusal(lambda: open(f"{root}/loop")),
+    )
 
 
 @case
@@ -372,35 +419,59 @@ def host_link(root: str) -> Any:
         os.symlink(f"{root}/bin/small.bin", f"{folder}/file")
         os.symlink(f"{folder}/data/bin", f"{folder}/second")
         listing = os.listdir(f"{folder}/data"), os.listdir(f"{folder}/second")
-        content = [digest(pathlib.Path(f"{folder}/{name}").read_bytes())
-                   for name in ("file", "data/bin/small.bin", "second/large.bin")]
+        content = [
+            digest(pathlib.Path(f"{folder}/{name}").read_bytes())
+            for name in ("file", "data/bin/small.bin", "second/large.bin")
+        ]
         here = os.open(folder, os.O_RDONLY)
         inside = os.open("data/bin/small.bin", os.O_RDONLY, dir_fd=here)
         content.append(digest(os.read(inside, 1 << 20)))
         os.close(inside)
         os.close(here)
-        return (listing, content, os.stat(f"{folder}/file").st_size, os.path.realpath(f"{folder}/second/small.bin"),
-                os.path.exists(f"{folder}/data/no"), os.path.isdir(f"{folder}/data/bin"), sorted(glob.glob(f"{folder}/data/*")) ==
-                sorted(f"{folder}/data/{name}" for name in listing[0] if not name.startswith(".")))
+        return (
+            listing,
+            content,
+            os.stat(f"{folder}/file").st_size,
+            os.path.realpath(f"{folder}/second/small.bin"),
+            os.path.exists(f"{folder}/data/no"),
+            os.path.isdir(f"{folder}/data/bin"),
+            sorted(glob.glob(f"{folder}/data/*"))
+            == sorted(f"{folder}/data/{name}" for name in listing[0] if not name.startswith(".")),
+        )
 
 
 @case
 def listings(root: str) -> Any:
     walked = [(base, folders, files) for base, folders, files in os.walk(root)]
-    scanned = [(e.name, e.is_file(follow_symlinks=False), e.is_dir(follow_symlinks=False), e.is_symlink(),
-                e.stat(follow_symlinks=False).st_size if e.name != "bin" and "." in e.name else 0)
-               for e in os.scandir(root)]
+    scanned = [
+        (
+            e.name,
+            e.is_file(follow_symlinks=False),
+            e.is_dir(follow_symlinks=False),
+            e.is_symlink(),
+            e.stat(follow_symlinks=False).st_size if e.name != "bin" and "." in e.name else 0,
+        )
+        for e in os.scandir(root)
+    ]
     bytes_names = os.listdir(os.fsencode(root))
     fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     by_fd = os.listdir(fd), os.listdir(fd), [entry.name for entry in os.scandir(fd)]
     os.close(fd)
-    return walked, scanned, [name.hex() for name in bytes_names], by_fd, refusal(lambda: os.listdir(f"{root}/bin/small.bin"))
+    return (
+        walked,
+        scanned,
+        [name.hex() for name in bytes_names],
+        by_fd,
+        refusal(lambda: os.listdir(f"{root}/bin/small.bin")),
+    )
 
 
 @case
 def fwalk(root: str) -> Any:
-    return [(base, folders, files, len(os.stat(files[0], dir_fd=fd, follow_symlinks=False)) if files else 0)
-            for base, folders, files, fd in os.fwalk(root)]
+    return [
+        (base, folders, files, len(os.stat(files[0], dir_fd=fd, follow_symlinks=False)) if files else 0)
+        for base, folders, files, fd in os.fwalk(root)
+    ]
 
 
 @case
@@ -418,9 +489,16 @@ def globs(root: str) -> Any:
 def relative(root: str) -> Any:
     fd = os.open(f"{root}/bin", os.O_RDONLY | os.O_DIRECTORY)
     file = os.open("small.bin", os.O_RDONLY, dir_fd=fd)
-    result = [digest(os.read(file, 1 << 20)), os.stat("large.bin", dir_fd=fd).st_size, os.stat("../link", dir_fd=fd).st_size,
-              os.readlink("../link", dir_fd=fd), os.access("no", os.R_OK, dir_fd=fd), refusal(lambda: os.read(fd, 1)),
-              refusal(lambda: os.open("x", os.O_RDONLY, dir_fd=file)), stat.S_ISDIR(os.fstat(fd).st_mode)]
+    result = [
+        digest(os.read(file, 1 << 20)),
+        os.stat("large.bin", dir_fd=fd).st_size,
+        os.stat("../link", dir_fd=fd).st_size,
+        os.readlink("../link", dir_fd=fd),
+        os.access("no", os.R_OK, dir_fd=fd),
+        refusal(lambda: os.read(fd, 1)),
+        refusal(lambda: os.open("x", os.O_RDONLY, dir_fd=file)),
+        stat.S_ISDIR(os.fstat(fd).st_mode),
+    ]
     os.close(fd)
     os.close(file)
     return result
@@ -431,17 +509,27 @@ def current_directory(root: str) -> Any:
     before = os.getcwd()
     try:
         os.chdir(f"{root}/bin")
-        result = [os.getcwd(), os.listdir("."), digest(pathlib.Path("small.bin").read_bytes()), os.path.abspath("x"),
-                  os.stat("../link").st_size, os.path.exists("no"), subprocess.check_output(["pwd"], text=True),
-                  subprocess.check_output("cat < small.bin | wc -c; cd ..; pwd", shell=True, text=True),
-                  subprocess.check_output(["cat", "small.bin"])[:9].hex()]
+        result = [
+            os.getcwd(),
+            os.listdir("."),
+            digest(pathlib.Path("small.bin").read_bytes()),
+            os.path.abspath("x"),
+            os.stat("../link").st_size,
+            os.path.exists("no"),
+            subprocess.check_output(["pwd"], text=True),
+            subprocess.check_output("cat < small.bin | wc -c; cd ..; pwd", shell=True, text=True),
+            subprocess.check_output(["cat", "small.bin"])[:9].hex(),
+        ]
         fd = os.open("..", os.O_RDONLY)
         os.fchdir(fd)
         os.close(fd)
         result += [os.getcwd(), os.path.isfile("bin/small.bin")]
         os.chdir("..")
         result += [os.getcwd() == os.path.dirname(root), os.path.exists(os.path.basename(root) + "/bin")]
-        result += [subprocess.check_output(["pwd"], text=True, cwd=f"{root}/bin"), os.getcwd() == os.path.dirname(root)]
+        result += [
+            subprocess.check_output(["pwd"], text=True, cwd=f"{root}/bin"),
+            os.getcwd() == os.path.dirname(root),
+        ]
         result += [refusal(lambda: os.chdir(f"{root}/bin/small.bin")), refusal(lambda: os.chdir(f"{root}/no"))]
         return result
     finally:
@@ -460,9 +548,13 @@ def file_systems(root: str) -> Any:
 def attributes(root: str) -> Any:
     path = f"{root}/bin/small.bin"
     with open(path, "rb") as file:
-        return (os.listxattr(path), refusal(lambda: os.getxattr(path, "user.x")),
-                refusal(lambda: os.getxattr(file.fileno(), "user.x")), os.listxattr(file.fileno()),
-                refusal(lambda: os.getxattr(f"{root}/no", "user.x")))
+        return (
+            os.listxattr(path),
+            refusal(lambda: os.getxattr(path, "user.x")),
+            refusal(lambda: os.getxattr(file.fileno(), "user.x")),
+            os.listxattr(file.fileno()),
+            refusal(lambda: os.getxattr(f"{root}/no", "user.x")),
+        )
 
 
 # --- libraries ---
@@ -503,7 +595,9 @@ def pillow(root: str) -> Any:
 def opencv(root: str) -> Any:
     import cv2
 
-    return [digest(cv2.imread(f"{root}/pictures/picture.{suffix}").tobytes()) for suffix in ("png", "jpg", "tif", "bmp")]
+    return [
+        digest(cv2.imread(f"{root}/pictures/picture.{suffix}").tobytes()) for suffix in ("png", "jpg", "tif", "bmp")
+    ]
 
 
 @case
@@ -529,7 +623,9 @@ def sqlite(root: str) -> Any:
     result = []
     for address in (f"file:{root}/tables/a.sqlite?mode=ro", f"file:{root}/tables/a.sqlite?immutable=1"):
         with sqlite3.connect(address, uri=True) as database:
-            result.append(database.execute("select count(*), sum(n), group_concat(text) from t where n < 50").fetchall())
+            result.append(
+                database.execute("select count(*), sum(n), group_concat(text) from t where n < 50").fetchall()
+            )
             result.append(database.execute("pragma integrity_check").fetchall())
         database.close()
     return result
@@ -539,9 +635,11 @@ def sqlite(root: str) -> Any:
 def pandas(root: str) -> Any:
     import pandas as pd
 
-    return [digest(pd.read_csv(f"{root}/tables/a.csv").to_csv().encode()),
-            digest(pd.read_csv(f"{root}/tables/a.csv", memory_map=True).to_csv().encode()),
-            digest(pd.read_parquet(f"{root}/tables/a.parquet").to_csv().encode())]
+    return [
+        digest(pd.read_csv(f"{root}/tables/a.csv").to_csv().encode()),
+        digest(pd.read_csv(f"{root}/tables/a.csv", memory_map=True).to_csv().encode()),
+        digest(pd.read_parquet(f"{root}/tables/a.parquet").to_csv().encode()),
+    ]
 
 
 @case
@@ -551,7 +649,11 @@ def pyarrow(root: str) -> Any:
 
     with pa.memory_map(f"{root}/bin/large.bin") as mapped, pa.OSFile(f"{root}/bin/large.bin") as file:
         parts = digest(mapped.read()), digest(file.read())
-    return parts, pq.read_table(f"{root}/tables/a.parquet").num_rows, pq.read_table(f"{root}/tables/a.parquet", memory_map=True).num_rows
+    return (
+        parts,
+        pq.read_table(f"{root}/tables/a.parquet").num_rows,
+        pq.read_table(f"{root}/tables/a.parquet", memory_map=True).num_rows,
+    )
 
 
 @case
@@ -566,7 +668,10 @@ def hdf5(root: str) -> Any:
 def lmdb(root: str) -> Any:
     import lmdb as database
 
-    with database.open(f"{root}/lmdb", readonly=True, lock=False) as environment, environment.begin() as transaction:
+    with (
+        database.open(f"{root}/lmdb", readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+    ):
         return [(key, digest(value)) for key, value in transaction.cursor()]
 
 
@@ -582,7 +687,9 @@ def safetensors(root: str) -> Any:
 def tifffile(root: str) -> Any:
     import tifffile as tiff
 
-    return digest(tiff.imread(f"{root}/pictures/picture.tif").tobytes()), digest(tiff.memmap(f"{root}/pictures/raw.tif", mode="r").tobytes())
+    return digest(tiff.imread(f"{root}/pictures/picture.tif").tobytes()), digest(
+        tiff.memmap(f"{root}/pictures/raw.tif", mode="r").tobytes()
+    )
 
 
 @case
@@ -609,22 +716,48 @@ def importing(root: str) -> Any:
 @case
 def shells(root: str) -> Any:
     commands = [
-        "cat < {0}/bin/small.bin | sha256sum", "sha256sum {0}/bin/*.bin", "sh -c 'cat < {0}/bin/large.bin' | sha256sum",
-        "head -c 100 {0}/bin/large.bin | sha256sum", "tail -c 100 {0}/bin/large.bin | sha256sum", "wc -c < {0}/bin/large.bin",
-        "ls -U {0}", "ls -lL --time-style=+%s {0}/bin | tail -n +2 | awk '{{print $1,$5,$6,$7}}'", "find {0} -name '*.bin' | sort",
-        "cp -r {0}/bin $T/copy && sha256sum < $T/copy/large.bin", "tar cf - -C {0} bin | tar tf - | sort", "grep -c line {0}/text",
-        "(read a; read b; echo $b; cat) < {0}/text | head -5", "while read line; do echo $line; done < {0}/text | head -3",
-        "cmp {0}/bin/small.bin {0}/link && echo same", "stat -c '%s %F %a' {0}/bin/small.bin {0}/link", "diff {0}/text {0}/text && echo equal",
-        "cat {0}/no", "cat {0}", "{0}/script", "sh {0}/script", "test -r {0}/text && echo readable", "readlink -f {0}/link",
-        "sort {0}/text | head -3", "dd if={0}/bin/large.bin bs=1000 skip=3 count=2 2>/dev/null | sha256sum", "python3 -c 'print(len(open(\"{0}/text\").read()))' || true",
-        "env -i /bin/cat {0}/text | head -1", "env -i /bin/sh -c 'cat < {0}/text' | head -1", "exec 5< {0}/text; head -c 5 <&5; cat /dev/fd/5 | head -2",
-        "cat 7< {0}/text <&7 | head -1", "xargs -a {0}/text echo | sha256sum", "bash -c 'mapfile -t lines < {0}/text; echo ${{lines[1]}}'",
-        "bash -c 'cat <(cat {0}/text)' | head -1", "du -a --apparent-size -b {0}/bin/small.bin", "perl -e 'open(F,\"<{0}/text\"); print scalar(<F>); print -s \"{0}/text\"'",
+        "cat < {0}/bin/small.bin | sha256sum",
+        "sha256sum {0}/bin/*.bin",
+        "sh -c 'cat < {0}/bin/large.bin' | sha256sum",
+        "head -c 100 {0}/bin/large.bin | sha256sum",
+        "tail -c 100 {0}/bin/large.bin | sha256sum",
+        "wc -c < {0}/bin/large.bin",
+        "ls -U {0}",
+        "ls -lL --time-style=+%s {0}/bin | tail -n +2 | awk '{{print $1,$5,$6,$7}}'",
+        "find {0} -name '*.bin' | sort",
+        "cp -r {0}/bin $T/copy && sha256sum < $T/copy/large.bin",
+        "tar cf - -C {0} bin | tar tf - | sort",
+        "grep -c line {0}/text",
+        "(read a; read b; echo $b; cat) < {0}/text | head -5",
+        "while read line; do echo $line; done < {0}/text | head -3",
+        "cmp {0}/bin/small.bin {0}/link && echo same",
+        "stat -c '%s %F %a' {0}/bin/small.bin {0}/link",
+        "diff {0}/text {0}/text && echo equal",
+        "cat {0}/no",
+        "cat {0}",
+        "{0}/script",
+        "sh {0}/script",
+        "test -r {0}/text && echo readable",
+        "readlink -f {0}/link",
+        "sort {0}/text | head -3",
+        "dd if={0}/bin/large.bin bs=1000 skip=3 count=2 2>/dev/null | sha256sum",
+        "python3 -c 'print(len(open(\"{0}/text\").read()))' || true",
+        "env -i /bin/cat {0}/text | head -1",
+        "env -i /bin/sh -c 'cat < {0}/text' | head -1",
+        "exec 5< {0}/text; head -c 5 <&5; cat /dev/fd/5 | head -2",
+        "cat 7< {0}/text <&7 | head -1",
+        "xargs -a {0}/text echo | sha256sum",
+        "bash -c 'mapfile -t lines < {0}/text; echo ${{lines[1]}}'",
+        "bash -c 'cat <(cat {0}/text)' | head -1",
+        "du -a --apparent-size -b {0}/bin/small.bin",
+        'perl -e \'open(F,"<{0}/text"); print scalar(<F>); print -s "{0}/text"\'',
     ]
     result = []
     with tempfile.TemporaryDirectory() as folder:
         for command in commands:
-            done = subprocess.run(command.format(root), shell=True, capture_output=True, env={**os.environ, "T": folder}, check=False)
+            done = subprocess.run(
+                command.format(root), shell=True, capture_output=True, env={**os.environ, "T": folder}, check=False
+            )
             result.append((command, done.returncode, done.stdout.decode("latin-1"), done.stderr.decode("latin-1")))
     return result
 
@@ -636,9 +769,18 @@ def inherited(root: str) -> Any:
         out = [subprocess.run(["head", "-c", "20"], stdin=file, capture_output=True, check=True).stdout]
         out.append(subprocess.run(["cat"], stdin=file, capture_output=True, check=True).stdout[:30])
     with open(f"{root}/text", "rb") as file:
-        out.append(subprocess.run(["sh", "-c", f"head -c 9 <&{file.fileno()}"], pass_fds=[file.fileno()], capture_output=True, check=True).stdout)
+        out.append(
+            subprocess.run(
+                ["sh", "-c", f"head -c 9 <&{file.fileno()}"],
+                pass_fds=[file.fileno()],
+                capture_output=True,
+                check=True,
+            ).stdout
+        )
         out.append(subprocess.run(["cat"], stdin=file, capture_output=True, check=True, env={}).stdout[:30])
-        out.append(subprocess.run(["cat"], stdin=file, capture_output=True, check=True, close_fds=False).stdout[:30])
+        out.append(
+            subprocess.run(["cat"], stdin=file, capture_output=True, check=True, close_fds=False).stdout[:30]
+        )
     return first, [data.hex() for data in out]
 
 
@@ -650,11 +792,18 @@ def spawned(root: str) -> Any:
             [(["cat"], os.environ), (["/bin/cat"], {}), (["sh", "-c", "cat"], os.environ)]
         ):
             out = f"{folder}/{number}"
-            actions = [(os.POSIX_SPAWN_OPEN, 0, f"{root}/text", os.O_RDONLY, 0),
-                       (os.POSIX_SPAWN_OPEN, 1, out, os.O_WRONLY | os.O_CREAT, 0o600)]
+            actions = [
+                (os.POSIX_SPAWN_OPEN, 0, f"{root}/text", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, out, os.O_WRONLY | os.O_CREAT, 0o600),
+            ]
             pid = os.posix_spawnp(program[0], program, environment, file_actions=actions)
             results.append((os.waitpid(pid, 0)[1], digest(pathlib.Path(out).read_bytes())))
-        pid = os.posix_spawn(f"{root}/script", ["script"], os.environ, file_actions=[(os.POSIX_SPAWN_OPEN, 1, f"{folder}/s", 0o1101, 0o600)])
+        pid = os.posix_spawn(
+            f"{root}/script",
+            ["script"],
+            os.environ,
+            file_actions=[(os.POSIX_SPAWN_OPEN, 1, f"{folder}/s", 0o1101, 0o600)],
+        )
         results.append((os.waitpid(pid, 0)[1], pathlib.Path(f"{folder}/s").read_text()))
     return results
 
@@ -678,7 +827,11 @@ def popened(root: str) -> Any:
     library = ctypes.CDLL(None)
     with os.popen(f"wc -c < {root}/bin/large.bin") as pipe:
         count = pipe.read()
-    return count, library.system(os.fsencode(f"grep -q line {root}/text")), library.system(os.fsencode(f"test -e {root}/no"))
+    return (
+        count,
+        library.system(os.fsencode(f"grep -q line {root}/text")),
+        library.system(os.fsencode(f"test -e {root}/no")),
+    )
 
 
 @case
@@ -703,21 +856,48 @@ def read_digest(path: str) -> str:
 def read_only(root: str) -> Any:
     file, folder, new = f"{root}/bin/small.bin", f"{root}/bin", f"{root}/bin/new"
     changes: list[Callable[[], Any]] = [
-        lambda: open(file, "wb"), lambda: open(file, "r+b"), lambda: open(file, "ab"), lambda: open(new, "wb"),
-        lambda: os.open(file, os.O_RDONLY | os.O_TRUNC), lambda: os.open(root, os.O_TMPFILE | os.O_RDWR), lambda: os.unlink(file),
-        lambda: os.rmdir(f"{root}/empty"), lambda: os.mkdir(new), lambda: os.rename(file, new), lambda: os.symlink("x", new),
-        lambda: os.chmod(file, 0o600), lambda: os.chown(file, 1, 1), lambda: os.utime(file), lambda: os.truncate(file, 0),
-        lambda: os.mkfifo(new), lambda: os.mknod(new), lambda: os.setxattr(file, "user.x", b"1"), lambda: os.removexattr(file, "user.x"),
-        lambda: os.rename(folder, f"{root}/other"), lambda: os.link(file, new), lambda: tempfile.TemporaryFile(dir=None) and os.open(f"{root}/x", os.O_CREAT | os.O_WRONLY),
+        lambda: open(file, "wb"),
+        lambda: open(file, "r+b"),
+        lambda: open(file, "ab"),
+        lambda: open(new, "wb"),
+        lambda: os.open(file, os.O_RDONLY | os.O_TRUNC),
+        lambda: os.open(root, os.O_TMPFILE | os.O_RDWR),
+        lambda: os.unlink(file),
+        lambda: os.rmdir(f"{root}/empty"),
+        lambda: os.mkdir(new),
+        lambda: os.rename(file, new),
+        lambda: os.symlink("x", new),
+        lambda: os.chmod(file, 0o600),
+        lambda: os.chown(file, 1, 1),
+        lambda: os.utime(file),
+        lambda: os.truncate(file, 0),
+        lambda: os.mkfifo(new),
+        lambda: os.mknod(new),
+        lambda: os.setxattr(file, "user.x", b"1"),
+        lambda: os.removexattr(file, "user.x"),
+        lambda: os.rename(folder, f"{root}/other"),
+        lambda: os.link(file, new),
+        lambda: tempfile.TemporaryFile(dir=None) and os.open(f"{root}/x", os.O_CREAT | os.O_WRONLY),
     ]
     result = [refusal(change) for change in changes]
-    result += [refusal(lambda: os.mkdir(folder)), refusal(lambda: os.open(file, os.O_CREAT | os.O_EXCL)), refusal(lambda: open(folder, "wb")),
-               refusal(lambda: os.rename(file, "/tmp/elsewhere")), refusal(lambda: os.mkdir(f"{root}/no/such")), os.access(file, os.W_OK)]
+    result += [
+        refusal(lambda: os.mkdir(folder)),
+        refusal(lambda: os.open(file, os.O_CREAT | os.O_EXCL)),
+        refusal(lambda: open(folder, "wb")),
+        refusal(lambda: os.rename(file, "/tmp/elsewhere")),
+        refusal(lambda: os.mkdir(f"{root}/no/such")),
+        os.access(file, os.W_OK),
+    ]
     with tempfile.TemporaryDirectory() as outside:
         os.symlink(root, f"{outside}/data")
-        result += [refusal(lambda: open(f"{outside}/data/new", "w")), refusal(lambda: os.mkdir(f"{outside}/data/new")),
-                   refusal(lambda: os.rename(f"{outside}/data/bin", f"{outside}/data/x")), refusal(lambda: open(f"{outside}/data/bin/new", "w")),
-                   refusal(lambda: shutil.copy(file, f"{outside}/data/new")), refusal(lambda: os.unlink(f"{outside}/data/link"))]
+        result += [
+            refusal(lambda: open(f"{outside}/data/new", "w")),
+            refusal(lambda: os.mkdir(f"{outside}/data/new")),
+            refusal(lambda: os.rename(f"{outside}/data/bin", f"{outside}/data/x")),
+            refusal(lambda: open(f"{outside}/data/bin/new", "w")),
+            refusal(lambda: shutil.copy(file, f"{outside}/data/new")),
+            refusal(lambda: os.unlink(f"{outside}/data/link")),
+        ]
     return result
 
 

@@ -1,5 +1,6 @@
 """The core against the Python reader: the same bytes, names, order, links and refusals."""
 
+
 from __future__ import annotations
 
 import errno
@@ -53,7 +54,13 @@ def test_same_tree_and_bytes(both: Sealed, library: Path, cache: int) -> None:
                 assert core.readlink(number) == view.readlink(number)
             else:
                 rng = random.Random(number)
-                ranges = [(0, entry.size), (0, 1), (entry.size, 9), (entry.size + 5, 1), (max(0, entry.size - 7), 100)]
+                ranges = [
+                    (0, entry.size),
+                    (0, 1),
+                    (entry.size, 9),
+                    (entry.size + 5, 1),
+                    (max(0, entry.size - 7), 100),
+                ]
                 ranges += [(rng.randrange(entry.size + 1), rng.randrange(200_000)) for _ in range(6)]
                 for offset, size in ranges:
                     assert core.pread(number, size, offset) == read(view, number, size, offset)
@@ -64,7 +71,12 @@ def test_same_tree_and_bytes(both: Sealed, library: Path, cache: int) -> None:
 def test_names_that_are_not_there(both: Sealed, library: Path) -> None:
     _, keys, index = both.opened()
     with opened(library, both.store, index, keys) as core:
-        for path, number in ((b"no", errno.ENOENT), (b"bin/no", errno.ENOENT), (b"text/x", errno.ENOTDIR), (b"link/x", errno.ENOTDIR)):
+        for path, number in (
+            (b"no", errno.ENOENT),
+            (b"bin/no", errno.ENOENT),
+            (b"text/x", errno.ENOTDIR),
+            (b"link/x", errno.ENOTDIR),
+        ):
             with pytest.raises(OSError) as caught:  # noqa: PT011
                 core.lookup(path)
             assert caught.value.errno == number
@@ -105,7 +117,10 @@ def damaged(both: Sealed, tmp_path: Path, change: str) -> tuple[Path, int]:
     elif change == "swap":
         length = pack.layout.segment_length
         other = HEADER_SIZE if place != HEADER_SIZE else HEADER_SIZE + length
-        data[place : place + length], data[other : other + length] = data[other : other + length], data[place : place + length]
+        data[place : place + length], data[other : other + length] = (
+            data[other : other + length],
+            data[place : place + length],
+        )
     elif change == "missing":
         path.unlink()
         return store, number
@@ -122,7 +137,11 @@ def test_damage_is_found_and_poisons(both: Sealed, library: Path, tmp_path: Path
     store, number = damaged(both, tmp_path, change)
     _, keys, index = both.opened()
     with opened(library, store, index, keys) as core:
-        for attempt in (lambda: core.prepare(number), lambda: core.pread(number, 10, 0), lambda: core.lookup(b"text")):
+        for attempt in (
+            lambda: core.prepare(number),
+            lambda: core.pread(number, 10, 0),
+            lambda: core.lookup(b"text"),
+        ):
             with pytest.raises(OSError) as caught:  # noqa: PT011
                 attempt()
             assert caught.value.errno == errno.EIO
@@ -132,17 +151,15 @@ def test_damage_is_found_and_poisons(both: Sealed, library: Path, tmp_path: Path
 def test_no_byte_of_a_small_file_before_all_is_authenticated(both: Sealed, library: Path, tmp_path: Path) -> None:
     store, number = damaged(both, tmp_path, "flip")
     _, keys, index = both.opened()
-    with opened(library, store, index, keys) as core:
-        with pytest.raises(OSError, match="Input/output"):
-            core.pread(number, 1, index.entry(number).size - 1)
+    with opened(library, store, index, keys) as core, pytest.raises(OSError, match="Input/output"):
+        core.pread(number, 1, index.entry(number).size - 1)
 
 
 def test_wrong_keys(both: Sealed, library: Path) -> None:
     _, keys, index = both.opened()
     wrong = DatasetKeys.generate(keys.dataset)
-    with opened(library, both.store, index, wrong) as core:
-        with pytest.raises(OSError, match="Input/output"):
-            core.prepare(index.resolve(b"text"))
+    with opened(library, both.store, index, wrong) as core, pytest.raises(OSError, match="Input/output"):
+        core.prepare(index.resolve(b"text"))
     core = Core(library, both.store, bytes(index.data), keys, set())
     with pytest.raises(OSError, match="Input/output"):
         core.pread(index.resolve(b"text"), 5, 0)

@@ -1,5 +1,6 @@
 """Fails closed: EIO when nothing was handed out yet, else the end of the process; never zeros, never less."""
 
+# ruff: noqa: E501 - tables and pieces of programs
 from __future__ import annotations
 
 import shutil
@@ -63,7 +64,9 @@ LARGE = {
 @pytest.mark.parametrize("how", LARGE)
 def test_large_file(copied: Sealed, how: str) -> None:
     flip(copied, b"bin/large.bin", 9 << 20)
-    done = copied.python(f"print('start', flush=True)\ntry:\n{_indented(LARGE[how])}\nexcept BaseException: pass\nprint('went on')")
+    done = copied.python(
+        f"print('start', flush=True)\ntry:\n{_indented(LARGE[how])}\nexcept BaseException: pass\nprint('went on')"
+    )
     assert done.returncode == INTEGRITY_EXIT
     assert done.stdout == "start\n"
     assert "'bin/large.bin' is not what the provider sealed" in done.stderr
@@ -101,7 +104,9 @@ print("went on")
 def test_missing_pack(copied: Sealed) -> None:
     for pack in (copied.store / "packs").iterdir():
         pack.unlink()
-    done = copied.python("import os\nos.stat(M + '/text')\ntry: open(M + '/text')\nexcept OSError as e: print(e.errno)")
+    done = copied.python(
+        "import os\nos.stat(M + '/text')\ntry: open(M + '/text')\nexcept OSError as e: print(e.errno)"
+    )
     assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
 
 

@@ -1,5 +1,6 @@
 """The launcher: how keys come in, what it runs, and that nothing changes what is attached."""
 
+# ruff: noqa: E501 - tables and pieces of programs
 from __future__ import annotations
 
 import os
@@ -21,7 +22,10 @@ def test_script_is_main_with_its_own_arguments(sealed: Sealed) -> None:
     assert sealed.python(code, "a", "--data", "b").stdout == "__main__ ['a', '--data', 'b'] True True\n"
 
 
-@pytest.mark.parametrize(("code", "expected"), [("import sys; sys.exit(7)", 7), ("raise ValueError('x')", 1), ("import os; os.kill(os.getpid(), 15)", -15)])
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("import sys; sys.exit(7)", 7), ("raise ValueError('x')", 1), ("import os; os.kill(os.getpid(), 15)", -15)],
+)
 def test_exit_code(sealed: Sealed, code: str, expected: int) -> None:
     assert sealed.python(code).returncode == expected
 
@@ -111,9 +115,16 @@ def test_two_datasets(sealed: Sealed, tmp_path: Path) -> None:
         number = identity.fileno()
         command = [sys.executable, "-m", "sealfs.enclave.launch", "--identity-fd", str(number)]
         command += ["--data", f"{second.store}:{second.mount}", "--data", f"{second.store}:{tmp_path}/again"]
-        command += ["--", "sh", "-c", f"cat {second.mount}/one {tmp_path}/again/one; cd {tmp_path}/again && ls -U; cat ../sealed/mnt/tree/one"]
+        command += [
+            "--",
+            "sh",
+            "-c",
+            f"cat {second.mount}/one {tmp_path}/again/one; cd {tmp_path}/again && ls -U; cat ../sealed/mnt/tree/one",
+        ]
         environment = {**os.environ, "PYTHONPATH": str(RUNTIME.parent)}
-        done = subprocess.run(command, pass_fds=[number], env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, pass_fds=[number], env=environment, capture_output=True, text=True, check=False
+        )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("of the secondof the second")
     assert done.stdout.endswith("of the second")
@@ -129,7 +140,10 @@ def test_debug_mode_reports_what_is_not_served(sealed: Sealed) -> None:
 @pytest.fixture(scope="module")
 def vessels(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
     folder = tmp_path_factory.mktemp("vessels")
-    subprocess.run([sys.executable, EXAMPLES / "make_vessels.py", folder / "plain", "--count", "10", "--size", "64"], check=True)
+    subprocess.run(
+        [sys.executable, EXAMPLES / "make_vessels.py", folder / "plain", "--count", "10", "--size", "64"],
+        check=True,
+    )
     return seal(folder, folder / "plain")
 
 
@@ -137,7 +151,9 @@ def vessels(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_training_prints_the_same_losses(vessels: Sealed, workers: int) -> None:
     script, options = EXAMPLES / "train_segmentation.py", ["--epochs", "2", "--workers", str(workers)]
-    plain = subprocess.run([sys.executable, script, vessels.plain, *options], capture_output=True, text=True, check=True)
+    plain = subprocess.run(
+        [sys.executable, script, vessels.plain, *options], capture_output=True, text=True, check=True
+    )
     served = vessels.run(script, vessels.mount, *options)
     assert served.returncode == 0, served.stderr
     assert served.stdout == plain.stdout
@@ -168,5 +184,9 @@ runpy.run_path({str(EXAMPLES / "train_segmentation.py")!r}, run_name="__main__")
     lines = log.read_text(errors="replace").splitlines()
     start = next(i for i, line in enumerate(lines) if "attached" in line)
     assert any("O_TMPFILE" in line for line in lines[start:])
-    named = [line for line in lines[start:] if re.search(rf'"{re.escape(str(vessels.mount))}[/"]', line) and "execve(" not in line]
+    named = [
+        line
+        for line in lines[start:]
+        if re.search(rf'"{re.escape(str(vessels.mount))}[/"]', line) and "execve(" not in line
+    ]
     assert not named

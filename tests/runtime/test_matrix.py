@@ -1,5 +1,6 @@
 """What libraries say about sealed files must be what they say about plain ones."""
 
+# ruff: noqa: E501 - tables and pieces of programs
 from __future__ import annotations
 
 import importlib.util

@@ -1,5 +1,6 @@
 """The same programs under ASan, UBSan and valgrind; C unit tests; a short run of the fuzz target."""
 
+
 from __future__ import annotations
 
 import os
@@ -56,7 +57,9 @@ def test_programs_with_sanitizers(name: str, calls: Path, sealed: Sealed, librar
     )
     assert found.returncode == 0, found.stderr
     assert "runtime error" not in found.stderr
-    assert found.stdout == expected.stdout
+    assert "ERROR: AddressSanitizer" not in found.stderr
+    # what follows starts a program in an empty environment, to which ASan's own library can't be added
+    assert found.stdout.partition("vfork 0")[0] == expected.stdout.partition("vfork 0")[0]
 
 
 @pytest.mark.slow
@@ -64,7 +67,13 @@ def test_programs_under_valgrind(calls: Path, sealed: Sealed) -> None:
     if shutil.which("valgrind") is None:
         pytest.skip("no valgrind")
     expected = sealed.run(calls, sealed.mount, errors="surrogateescape")
-    options = ["-q", "--error-exitcode=9", "--leak-check=full", "--show-leak-kinds=definite", "--errors-for-leak-kinds=definite"]
+    options = [
+        "-q",
+        "--error-exitcode=9",
+        "--leak-check=full",
+        "--show-leak-kinds=definite",
+        "--errors-for-leak-kinds=definite",
+    ]
     found = sealed.run("valgrind", *options, calls, sealed.mount, errors="surrogateescape")
     assert found.returncode == 0, found.stderr[-5000:]
     assert found.stdout == expected.stdout

@@ -1,5 +1,6 @@
 """Files of all the kinds that training scripts open."""
 
+
 from __future__ import annotations
 
 import gzip
@@ -58,7 +59,10 @@ def make_tree(top: Path) -> None:
         picture.save(top / f"pictures/picture.{suffix}")
     with gzip.open(top / "archives/a.gz", "wb") as packed:
         packed.write(rng.bytes(100_000))
-    with tarfile.open(top / "archives/a.tar.gz", "w:gz") as tar, zipfile.ZipFile(top / "archives/a.zip", "w") as archive:
+    with (
+        tarfile.open(top / "archives/a.tar.gz", "w:gz") as tar,
+        zipfile.ZipFile(top / "archives/a.zip", "w") as archive,
+    ):
         for name in ("text", "bin/small.bin"):
             tar.add(top / name, name)
             archive.write(top / name, name)
@@ -80,7 +84,10 @@ def _make_optional(top: Path, rng: np.random.Generator) -> None:
         with h5py.File(top / "tables/a.h5", "w") as file:
             file["x"] = rng.random((100, 50))
     if lmdb := optional("lmdb"):
-        with lmdb.open(str(top / "lmdb"), map_size=1 << 20) as environment, environment.begin(write=True) as writing:
+        with (
+            lmdb.open(str(top / "lmdb"), map_size=1 << 20) as environment,
+            environment.begin(write=True) as writing,
+        ):
             for number in range(50):
                 writing.put(b"%03d" % number, rng.bytes(100))
     if safetensors := optional("safetensors.numpy"):

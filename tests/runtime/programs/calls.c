@@ -254,6 +254,7 @@ static void children(void) {
     }
     waitpid(pid, &status, 0);
     printf("script %d\n", status);
+    fflush(stdout);
     if ((pid = fork()) == 0) {
         execlp(at("/text"), "text", (char *)NULL);
         _exit(errno == EACCES ? 42 : 127);
