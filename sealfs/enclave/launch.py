@@ -59,7 +59,7 @@ def _preload_and_restart(arguments: Sequence[str]) -> NoReturn:
     if str(LIBRARY) in others.split(":"):
         raise MountError("the dynamic loader ignores LD_PRELOAD here", "is Python a static or a setuid program?")
     environment["LD_PRELOAD"] = f"{LIBRARY}:{others}" if others else str(LIBRARY)
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1 : _own_options()], *arguments], environment)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1 : _own_options()], *arguments], environment)  # noqa: S606
 
 
 def _own_options() -> int:

@@ -1,6 +1,5 @@
 """A sealed folder with a bit of everything, and a way to run programs that have it attached."""
 
-
 from __future__ import annotations
 
 import contextlib
@@ -8,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +34,9 @@ def library() -> Path:
     subprocess.run(["make", "-s", "-C", RUNTIME, "all"], check=True)
     built = RUNTIME / "build" / LIBRARY.name
     if not LIBRARY.exists() or LIBRARY.read_bytes() != built.read_bytes():
-        shutil.copy(built, LIBRARY)
+        temporary = LIBRARY.with_name(f".{LIBRARY.name}-{os.getpid()}")  # programs that run may have it mapped
+        shutil.copy(built, temporary)
+        temporary.replace(LIBRARY)
     return LIBRARY
 
 
@@ -52,13 +52,19 @@ class Sealed:
 
     def opened(self) -> tuple[Dataset, DatasetKeys, Index]:
         with contextlib.closing(LocalStore(self.store)) as store:
-            dataset = Dataset.open(store, TrustStore())
+            dataset = Dataset.open(store, TrustStore(self.home / "trust"))
             keys = dataset.keys(self.identity)
             return dataset, keys, dataset.index(keys)
 
     def run(self, *command: object, options: tuple[str, ...] = (), **how: Any) -> subprocess.CompletedProcess[str]:
         """Run a program through the launcher."""
-        environment = {**os.environ, "PYTHONPATH": str(RUNTIME.parent), "PROBE_SEALED": "1", "HOME": str(self.home)}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(RUNTIME.parent),
+            "PROBE_SEALED": "1",
+            "HOME": str(self.home),
+            "XDG_STATE_HOME": str(self.home / "state"),
+        }
         environment.update(how.pop("env", {}))
         how.setdefault("timeout", 280)
         data = f"{self.store}:{self.mount}"
@@ -84,7 +90,7 @@ def seal(folder: Path, plain: Path, **options: Any) -> Sealed:
     (folder / "mnt" / "tree").mkdir(parents=True)
     identity.save(home / "identity")
     with contextlib.closing(LocalStore(folder / "store")) as store:
-        Push(plain, store, identity, TrustStore(), PushOptions(**options)).run()
+        Push(plain, store, identity, TrustStore(home / "trust"), PushOptions(**options)).run()
     return Sealed(plain, folder / "store", folder / "mnt" / "tree", identity, home)
 
 
@@ -96,5 +102,5 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def sealed(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> Iterator[Sealed]:
-    yield seal(tmp_path_factory.mktemp("sealed"), plain)
+def sealed(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> Sealed:
+    return seal(tmp_path_factory.mktemp("sealed"), plain)

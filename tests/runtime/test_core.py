@@ -1,6 +1,5 @@
 """The core against the Python reader: the same bytes, names, order, links and refusals."""
 
-
 from __future__ import annotations
 
 import errno

@@ -1,6 +1,5 @@
 """The same programs under ASan, UBSan and valgrind; C unit tests; a short run of the fuzz target."""
 
-
 from __future__ import annotations
 
 import os

@@ -1,6 +1,5 @@
 """Files of all the kinds that training scripts open."""
 
-
 from __future__ import annotations
 
 import gzip
