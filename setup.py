@@ -15,7 +15,7 @@ LIBRARY = "libsealfs.so"
 
 
 class BuildWithRuntime(build_py):
-    """Puts libsealfs.so into sealfs/enclave; without a C compiler or OpenSSL's headers it says so and goes on."""
+    """Puts libsealfs.so into sealfs/enclave; without a compiler or OpenSSL's headers it says so and goes on."""
 
     def run(self) -> None:
         """Build the library, then what setuptools builds."""

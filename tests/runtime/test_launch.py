@@ -130,6 +130,48 @@ def test_two_datasets(sealed: Sealed, tmp_path: Path) -> None:
     assert done.stdout.endswith("of the second")
 
 
+def test_descriptors_outlive_thousands_of_others(sealed: Sealed) -> None:
+    """What is known about placeholders is thrown out now and then, but not of those that are open."""
+    code = """
+import os
+names = [f"{M}/many/{n:03}.bin" for n in range(120)]
+held = [os.open(name, os.O_RDONLY) for name in names]
+for turn in range(60):
+    for name in names:
+        os.close(os.open(name, os.O_RDONLY))
+print(all(os.read(fd, 20_000) == open(name.replace(M, P), "rb").read() for fd, name in zip(held, names)))
+"""
+    assert sealed.python(code).stdout == "True\n"
+
+
+def test_unprivileged_user(sealed: Sealed, tmp_path: Path) -> None:
+    """Another user than root, for whom the placeholder's mode 0 means something."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    code = """
+import os, subprocess
+os.setgid(65534); os.setgroups([]); os.setuid(65534)
+fd = os.open(M + "/text", os.O_RDONLY)
+again = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY)
+print(os.read(fd, 6), os.read(again, 6), os.stat(M + "/text").st_uid, os.access(M + "/text", os.R_OK))
+print(subprocess.check_output(["cat"], stdin=fd)[:5])
+try: open(M + "/bin/new", "w")
+except OSError as error: print(error.errno)
+"""
+    # the objects lie below pytest's folders, which only root may enter
+    for folder in (tmp_path / "public",):
+        folder.mkdir()
+        shutil.copytree(sealed.store, folder / "store")
+    top = tmp_path
+    while top.name and not top.name.startswith("pytest-of"):
+        top.chmod(0o755)
+        top = top.parent
+    top.chmod(0o755)
+    public = Sealed(sealed.plain, tmp_path / "public/store", tmp_path / "public/mnt", sealed.identity, sealed.home)
+    done = public.python(code)
+    assert done.stdout == "b'line 0' b'line 0' 65534 True\nb' of t'\n30\n", done.stderr
+
+
 def test_debug_mode_reports_what_is_not_served(sealed: Sealed) -> None:
     code = "import ctypes, os\nl = ctypes.CDLL(None)\nprint(l.inotify_add_watch(l.inotify_init(), os.fsencode(M + '/text'), 2))"
     assert "not served: inotify_add_watch" in sealed.python(code, env={"SEALFS_DEBUG_CALLS": "1"}).stderr
