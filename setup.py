@@ -32,7 +32,7 @@ class BuildWithRuntime(build_py):
         except (OSError, subprocess.CalledProcessError) as error:
             reason = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[:1]
             print(
-                "warning: sealfs is installed without its library for enclaves (it needs make, gcc and libssl-dev): "
+                "warning: sealfs is installed without its library for enclaves (needs make, gcc and libssl-dev): "
                 + "".join(reason),
                 file=sys.stderr,
             )

@@ -1,4 +1,4 @@
-# ruff: noqa: E501, PT017 - long tables; what is caught is one of several allowed outcomes
+# ruff: noqa: PT017 - long tables; what is caught is one of several allowed outcomes
 """The core against the Python reader: the same bytes, names, order, links and refusals."""
 
 from __future__ import annotations
