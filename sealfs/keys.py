@@ -247,7 +247,19 @@ def load_identity(path: Path, passphrase: str | None = None) -> Identity:
     Raises:
         KeyAccessError: No such file, open to other users, not an identity, or a wrong passphrase.
     """
-    line = _identity_line(path)
+    return _parse_line(_identity_line(path), str(path), passphrase)
+
+
+def parse_identity(text: str, name: str, passphrase: str | None = None) -> Identity:
+    """Read the text of an identity file that came by another way; `name` says which, for messages.
+
+    Raises:
+        KeyAccessError: Not an identity, or a wrong passphrase.
+    """
+    return _parse_line(_line_in(text, name), name, passphrase)
+
+
+def _parse_line(line: str, path: str, passphrase: str | None) -> Identity:
     damaged = KeyAccessError(f"{path} is damaged", "restore it from your backup")
     try:
         if line.startswith(_SECRET_PREFIX):
@@ -285,6 +297,10 @@ def _identity_line(path: Path) -> str:
         ) from None
     except OSError as error:
         raise KeyAccessError(f"cannot read {path}: {error.strerror}") from None
+    return _line_in(text, str(path))
+
+
+def _line_in(text: str, path: str) -> str:
     for line in text.splitlines():
         if line.startswith((_SECRET_PREFIX, _LOCKED_PREFIX)):
             return line

@@ -1,0 +1,357 @@
+/* Starting programs: children see the same files. They inherit the state files (state.h) and, where sealed
+ * descriptors are open, a table of those; what names them, and this library, is put into the child's environment
+ * even if the caller made an empty one.
+ *
+ * Threading: safe in a vfork child, which runs in its parent's memory: nothing here outlives the call.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "descriptors.h"
+#include "opens.h"
+#include "place.h"
+#include "real.h"
+#include "report.h"
+
+#define PRELOAD_SIZE 8192
+#define MAX_ARGUMENTS 65536
+
+extern char **environ;
+
+struct child {
+    int table; /* to be closed if there is no child after all; -1: none */
+    char variable[sizeof RUNTIME_VARIABLE + 1 + RUNTIME_VARIABLE_SIZE];
+    char preload[PRELOAD_SIZE];
+};
+
+static bool is_variable(const char *item, const char *name) {
+    size_t length = strlen(name);
+
+    return strncmp(item, name, length) == 0 && item[length] == '=';
+}
+
+static size_t length_of(char *const *list) {
+    size_t count = 0;
+
+    while (list != NULL && list[count] != NULL)
+        count++;
+    return count;
+}
+
+/* Whether the list of libraries in LD_PRELOAD has this one. */
+static bool lists(const char *value, const char *library) {
+    size_t length = strlen(library);
+
+    for (const char *at = strstr(value, library); at != NULL; at = strstr(at + 1, library))
+        if ((at == value || strchr(": ", at[-1]) != NULL) && strchr(": ", at[length]) != NULL)
+            return true; /* strchr finds the end of a string, too */
+    return false;
+}
+
+/* Fills `out`, which has room for two more than `given`, with the child's environment. */
+static int prepare(struct child *child, char *const *given, char **out) {
+    static const char runtime[] = RUNTIME_VARIABLE "=", preload[] = "LD_PRELOAD=";
+    const char *old = NULL;
+    Dl_info self;
+    size_t count = 0;
+
+    child->table = descriptors_table();
+    if (child->table == -2 || dladdr((void *)prepare, &self) == 0)
+        return -1;
+    memcpy(child->variable, runtime, sizeof runtime);
+    if (runtime_variable(child->variable + sizeof runtime - 1, child->table) != 0)
+        return -1;
+    for (; given != NULL && *given != NULL; given++)
+        if (is_variable(*given, "LD_PRELOAD"))
+            old = *given + sizeof preload - 1;
+        else if (!is_variable(*given, RUNTIME_VARIABLE))
+            out[count++] = *given;
+    if (old == NULL || old[0] == '\0')
+        old = NULL;
+    bool there = old != NULL && lists(old, self.dli_fname);
+    int size = there || old == NULL
+                   ? snprintf(child->preload, sizeof child->preload, "%s%s", preload, there ? old : self.dli_fname)
+                   : snprintf(child->preload, sizeof child->preload, "%s%s:%s", preload, self.dli_fname, old);
+    if (size < 0 || (size_t)size >= sizeof child->preload)
+        return fail(E2BIG);
+    out[count++] = child->preload;
+    out[count++] = child->variable;
+    out[count] = NULL;
+    return 0;
+}
+
+static void forget(struct child *child) {
+    int error = errno;
+
+    if (child->table >= 0)
+        private_close(child->table);
+    errno = error;
+}
+
+/* A sealed program: the kernel gets a file that it can read. Returns 0 and the path to use, or -1. */
+static int executable(struct place *place, int *number, char path[32]) {
+    struct stat status;
+    int error = sealfs_stat(place->at->core, place->entry, &status);
+
+    if (error != 0)
+        return refuse_damaged(place->at, error);
+    if (!S_ISREG(status.st_mode) || (status.st_mode & (S_IXUSR | S_IXGRP | S_IXOTH)) == 0)
+        return fail(EACCES);
+    *number = descriptor_materialise(place->at, place->entry, O_RDONLY);
+    if (*number < 0 || REAL(fchmod)(*number, 0555) != 0)
+        return -1;
+    snprintf(path, 32, "/proc/self/fd/%d", *number);
+    return 0;
+}
+
+/* Finds the program. Returns -1 with errno set if there is none. */
+static int locate(struct place *place, const char *path, int *number, char sealed[32], const char **program) {
+    struct stat status;
+
+    *number = -1;
+    place_find(place, AT_FDCWD, path, PLACE_FOLLOW);
+    if (place->kind == PLACE_REAL && REAL(stat)(place->path, &status) != 0)
+        place_again(place);
+    if (place->kind == PLACE_FAILED)
+        return fail(place->error);
+    *program = place->kind == PLACE_SEALED ? sealed : place->path;
+    return place->kind == PLACE_SEALED ? executable(place, number, sealed) : 0;
+}
+
+HOOK int execve(const char *path, char *const arguments[], char *const environment[]) {
+    size_t count = length_of(environment);
+    struct child child;
+    struct place place;
+    char sealed[32];
+    const char *program;
+    int number;
+
+    if (!anything_attached())
+        return REAL(execve)(path, arguments, environment);
+    if (count > MAX_ARGUMENTS)
+        return fail(E2BIG);
+    char *own[count + 3];
+    if (locate(&place, path, &number, sealed, &program) != 0)
+        return -1;
+    if (prepare(&child, environment, own) == 0)
+        REAL(execve)(program, arguments, own);
+    forget(&child);
+    if (number >= 0)
+        REAL(close)(number);
+    return -1;
+}
+
+HOOK int execvpe(const char *file, char *const arguments[], char *const environment[]) {
+    size_t count = length_of(environment);
+    struct child child;
+
+    if (!anything_attached())
+        return REAL(execvpe)(file, arguments, environment);
+    if (strchr(file, '/') != NULL)
+        return execve(file, arguments, environment);
+    if (count > MAX_ARGUMENTS)
+        return fail(E2BIG);
+    char *own[count + 3];
+    if (prepare(&child, environment, own) == 0)
+        REAL(execvpe)(file, arguments, own);
+    forget(&child);
+    return -1;
+}
+
+HOOK int execv(const char *path, char *const arguments[]) {
+    return execve(path, arguments, environ);
+}
+
+HOOK int execvp(const char *file, char *const arguments[]) {
+    return execvpe(file, arguments, environ);
+}
+
+HOOK int execveat(int dirfd, const char *path, char *const arguments[], char *const environment[], int flags) {
+    size_t count = length_of(environment);
+    struct child child;
+    struct place place;
+    char sealed[32];
+    int number = -1;
+
+    if (!anything_attached())
+        return REAL(execveat)(dirfd, path, arguments, environment, flags);
+    if (count > MAX_ARGUMENTS)
+        return fail(E2BIG);
+    char *own[count + 3];
+    place_find(&place, dirfd, path,
+               ((flags & AT_SYMLINK_NOFOLLOW) != 0 ? 0 : PLACE_FOLLOW) | ((flags & AT_EMPTY_PATH) != 0 ? PLACE_EMPTY : 0));
+    if (place.kind == PLACE_FAILED)
+        return fail(place.error);
+    if (place.kind == PLACE_SEALED && executable(&place, &number, sealed) != 0)
+        return -1;
+    if (prepare(&child, environment, own) == 0) {
+        if (number >= 0)
+            REAL(execve)(sealed, arguments, own);
+        else
+            REAL(execveat)(place.dirfd, place.path, arguments, own, flags);
+    }
+    forget(&child);
+    if (number >= 0)
+        REAL(close)(number);
+    return -1;
+}
+
+HOOK int fexecve(int number, char *const arguments[], char *const environment[]) {
+    return execveat(number, "", arguments, environment, AT_EMPTY_PATH);
+}
+
+/* Copies a variable list of arguments, which begins with `first`, to an array on the stack. */
+#define COLLECT(first, after)                                                                                      \
+    va_list list_;                                                                                                 \
+    size_t count_ = 1;                                                                                             \
+    va_start(list_, first);                                                                                        \
+    while (va_arg(list_, char *) != NULL)                                                                          \
+        if (++count_ > MAX_ARGUMENTS) {                                                                            \
+            va_end(list_);                                                                                         \
+            return fail(E2BIG);                                                                                    \
+        }                                                                                                          \
+    va_end(list_);                                                                                                 \
+    char *arguments[count_ + 1];                                                                                   \
+    va_start(list_, first);                                                                                        \
+    arguments[0] = (char *)(uintptr_t)first;                                                                       \
+    for (size_t i_ = 1; i_ <= count_; i_++)                                                                        \
+        arguments[i_] = va_arg(list_, char *);                                                                     \
+    after;                                                                                                         \
+    va_end(list_);
+
+HOOK int execl(const char *path, const char *argument, ...) {
+    COLLECT(argument, (void)0)
+    return execve(path, arguments, environ);
+}
+
+HOOK int execlp(const char *file, const char *argument, ...) {
+    COLLECT(argument, (void)0)
+    return execvpe(file, arguments, environ);
+}
+
+HOOK int execle(const char *path, const char *argument, ...) {
+    char *const *environment;
+    COLLECT(argument, environment = va_arg(list_, char *const *))
+    return execve(path, arguments, environment);
+}
+
+/* --- posix_spawn --- */
+
+typedef int (*spawner)(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *,
+                       char *const *, char *const *);
+
+static int spawn(spawner real, pid_t *pid, const char *program, const posix_spawn_file_actions_t *actions,
+                 const posix_spawnattr_t *attributes, char *const *arguments, char *const *environment) {
+    size_t count = length_of(environment);
+    struct child child;
+    int error = E2BIG;
+
+    if (!anything_attached())
+        return real(pid, program, actions, attributes, arguments, environment);
+    if (count > MAX_ARGUMENTS)
+        return E2BIG;
+    char *own[count + 3];
+    if (prepare(&child, environment, own) == 0)
+        error = real(pid, program, actions, attributes, arguments, own);
+    else
+        error = errno;
+    forget(&child);
+    return error;
+}
+
+HOOK int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
+                     const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
+    struct place place;
+    char sealed[32];
+    const char *program = path;
+    int number = -1;
+
+    if (anything_attached() && locate(&place, path, &number, sealed, &program) != 0)
+        return errno;
+    int error = spawn(REAL(posix_spawn), pid, program, actions, attributes, arguments, environment);
+    if (number >= 0)
+        REAL(close)(number);
+    return error;
+}
+
+HOOK int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
+                      const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
+    if (strchr(file, '/') != NULL)
+        return posix_spawn(pid, file, actions, attributes, arguments, environment);
+    return spawn(REAL(posix_spawnp), pid, file, actions, attributes, arguments, environment);
+}
+
+/* libc opens these files in the child, past every hook: they are opened here instead, and dup2'ed there. What was
+ * opened stays open, close-on-exec, until the process ends or `..._destroy` finds it in the list. */
+struct opened {
+    struct opened *next;
+    const posix_spawn_file_actions_t *actions;
+    int number;
+};
+static pthread_mutex_t opened_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct opened *opened_list;
+
+HOOK int posix_spawn_file_actions_addopen(posix_spawn_file_actions_t *actions, int number, const char *path, int flags,
+                                          mode_t mode) {
+    struct place place;
+    struct stat status;
+
+    place_find(&place, AT_FDCWD, path, (flags & O_NOFOLLOW) != 0 ? 0 : PLACE_FOLLOW);
+    if (place.kind == PLACE_REAL && anything_attached() && REAL(stat)(path, &status) != 0)
+        place_again(&place);
+    if (place.kind == PLACE_REAL || (place.kind == PLACE_FAILED && place.at == NULL))
+        return REAL(posix_spawn_file_actions_addopen)(actions, number, path, flags, mode);
+    struct opened *opened = malloc(sizeof *opened);
+    int file = opened == NULL ? -1 : open_anywhere(AT_FDCWD, path, flags | O_CLOEXEC, mode);
+    int moved = file < 0 ? -1 : REAL(fcntl)(file, F_DUPFD_CLOEXEC, 64); /* not where dup2 may be told to go */
+    int error = moved < 0 ? errno : 0;
+    if (file >= 0)
+        REAL(close)(file);
+    if (error == 0 && (error = REAL(posix_spawn_file_actions_adddup2)(actions, moved, number)) != 0)
+        REAL(close)(moved);
+    if (error != 0) {
+        free(opened);
+        return error;
+    }
+    *opened = (struct opened){NULL, actions, moved};
+    pthread_mutex_lock(&opened_lock);
+    opened->next = opened_list;
+    opened_list = opened;
+    pthread_mutex_unlock(&opened_lock);
+    return 0;
+}
+
+HOOK int posix_spawn_file_actions_destroy(posix_spawn_file_actions_t *actions) {
+    pthread_mutex_lock(&opened_lock);
+    for (struct opened **place = &opened_list; *place != NULL;) {
+        struct opened *opened = *place;
+        if (opened->actions != actions) {
+            place = &opened->next;
+            continue;
+        }
+        *place = opened->next;
+        REAL(close)(opened->number);
+        free(opened);
+    }
+    pthread_mutex_unlock(&opened_lock);
+    return REAL(posix_spawn_file_actions_destroy)(actions);
+}
+
+HOOK int posix_spawn_file_actions_addchdir_np(posix_spawn_file_actions_t *actions, const char *path) {
+    struct place place;
+
+    place_find(&place, AT_FDCWD, path, PLACE_FOLLOW);
+    if (place.kind == PLACE_REAL)
+        return REAL(posix_spawn_file_actions_addchdir_np)(actions, path);
+    unserved("posix_spawn_file_actions_addchdir_np", path);
+    return place.kind == PLACE_FAILED ? place.error : ENOSYS;
+}

@@ -1,0 +1,252 @@
+#include "state.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include "descriptors.h"
+#include "real.h"
+#include "report.h"
+
+#define STATE_ALIGNMENT 4096
+#define DEVICE_MINOR 0xF5EA0u /* an st_dev that no kernel gives out: its anonymous devices count from 0 */
+
+struct state_header {
+    char magic[8];
+    uint64_t size, index_offset, index_size, cache_bytes, whole_file_limit;
+    uint32_t flags, key_count;
+    uint64_t mount_device, mount_inode;
+    uint32_t strings; /* bytes of: mount, given, objects; each with its zero */
+    uint8_t dataset[SEALFS_DATASET_ID_SIZE];
+    uint8_t keys_and_strings[];
+};
+
+static const char magic[8] = {'S', 'E', 'A', 'L', 'R', 'T', 'S', '1'};
+static char published[sizeof RUNTIME_VARIABLE + 1 + RUNTIME_VARIABLE_SIZE];
+
+int state_write(const struct sealfs_options *options, const char *given, const struct stat *mount) {
+    size_t keys = options->key_count * sizeof *options->keys;
+    size_t mount_size = strlen(options->mount_path) + 1, given_size = strlen(given) + 1;
+    size_t objects_size = strlen(options->objects_path) + 1, strings = mount_size + given_size + objects_size;
+    size_t head = sizeof(struct state_header) + keys + strings;
+    uint64_t offset = (head + STATE_ALIGNMENT - 1) / STATE_ALIGNMENT * STATE_ALIGNMENT;
+    struct state_header *header = calloc(1, offset);
+    int descriptor = header == NULL ? -1 : memory_file("sealfs");
+
+    if (descriptor < 0) {
+        int error = header == NULL ? -ENOMEM : -errno;
+        free(header);
+        return error;
+    }
+    memcpy(header->magic, magic, sizeof magic);
+    header->size = offset + options->index_size;
+    header->index_offset = offset;
+    header->index_size = options->index_size;
+    header->cache_bytes = options->cache_bytes;
+    header->whole_file_limit = options->whole_file_limit;
+    header->flags = options->flags;
+    header->mount_device = mount->st_dev;
+    header->mount_inode = mount->st_ino;
+    header->key_count = (uint32_t)options->key_count;
+    header->strings = (uint32_t)strings;
+    memcpy(header->dataset, options->dataset, sizeof header->dataset);
+    uint8_t *at = header->keys_and_strings;
+    memcpy(at, options->keys, keys);
+    memcpy(at + keys, options->mount_path, mount_size);
+    memcpy(at + keys + mount_size, given, given_size);
+    memcpy(at + keys + mount_size + given_size, options->objects_path, objects_size);
+    int error = 0;
+    if (REAL(ftruncate)(descriptor, (off_t)header->size) != 0 || write_all(descriptor, header, offset) != 0 ||
+        write_all(descriptor, options->index, options->index_size) != 0)
+        error = -errno;
+    explicit_bzero(header, offset);
+    free(header);
+    if (error != 0) {
+        REAL(close)(descriptor);
+        return error;
+    }
+    /* fails where the file is no memfd, and then nobody else has it either */
+    REAL(fcntl)(descriptor, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    return descriptor;
+}
+
+/* The three strings, if they are there. */
+static bool split_strings(const struct state_header *header, const char *strings[3]) {
+    const char *at = (const char *)header->keys_and_strings + header->key_count * sizeof(struct sealfs_pack_key);
+    const char *end = at + header->strings;
+
+    for (int i = 0; i < 3; i++) {
+        const char *zero = memchr(at, '\0', (size_t)(end - at));
+        if (zero == NULL)
+            return false;
+        strings[i] = at;
+        at = zero + 1;
+    }
+    return true;
+}
+
+static const struct state_header *map_state(int descriptor, struct stat *status) {
+    if (REAL(fstat)(descriptor, status) != 0 || status->st_size < (off_t)sizeof(struct state_header))
+        return NULL;
+    struct state_header *header =
+        REAL(mmap)(NULL, (size_t)status->st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+    if (header == MAP_FAILED)
+        return NULL;
+    (void)madvise(header, (size_t)status->st_size, MADV_DONTDUMP);
+    uint64_t head = sizeof *header + header->key_count * sizeof(struct sealfs_pack_key) + header->strings;
+    if (memcmp(header->magic, magic, sizeof magic) == 0 && header->size == (uint64_t)status->st_size &&
+        head <= header->index_offset && header->index_offset % STATE_ALIGNMENT == 0 &&
+        header->index_offset + header->index_size == header->size)
+        return header;
+    munmap(header, (size_t)status->st_size);
+    return NULL;
+}
+
+int state_attach(int descriptor, char *message, size_t message_size) {
+    unsigned number = atomic_load(&attachment_count);
+    struct attachment *at = &attachments[number];
+    struct stat status;
+    const char *strings[3];
+
+    if (number == MAX_ATTACHMENTS) {
+        snprintf(message, message_size, "at most %d datasets can be attached", MAX_ATTACHMENTS);
+        REAL(close)(descriptor);
+        return -ENOSPC;
+    }
+    const struct state_header *header = map_state(descriptor, &status);
+    if (header == NULL || !split_strings(header, strings)) {
+        snprintf(message, message_size, "the attachment's state is not readable");
+        if (header != NULL)
+            munmap((void *)header, (size_t)status.st_size);
+        REAL(close)(descriptor);
+        return -EINVAL;
+    }
+    struct sealfs_options options = {
+        .struct_size = sizeof options,
+        .objects_path = strings[2],
+        .index = (const uint8_t *)header + header->index_offset,
+        .index_size = header->index_size,
+        .keys = (const void *)header->keys_and_strings,
+        .key_count = header->key_count,
+        .cache_bytes = header->cache_bytes,
+        .whole_file_limit = header->whole_file_limit,
+    };
+    memcpy(options.dataset, header->dataset, sizeof options.dataset);
+    struct sealfs *core;
+    int error = sealfs_open(&options, &core, message, message_size);
+    int kept = error != 0 ? -1 : private_keep(descriptor, true);
+    if (kept < 0) {
+        if (error == 0) {
+            error = -errno;
+            sealfs_close(core);
+        } else
+            REAL(close)(descriptor);
+        munmap((void *)header, (size_t)status.st_size);
+        return error;
+    }
+    *at = (struct attachment){
+        .core = core,
+        .mount = strings[0],
+        .mount_length = strlen(strings[0]),
+        .given = strings[1],
+        .given_length = strlen(strings[1]),
+        .mount_device = header->mount_device,
+        .mount_inode = header->mount_inode,
+        .device = makedev(0, DEVICE_MINOR + number),
+        .flags = header->flags,
+        .number = number,
+        .state = header,
+        .state_size = (size_t)status.st_size,
+        .state_file = kept,
+        .state_inode = status.st_ino,
+    };
+    atomic_store_explicit(&attachment_count, number + 1, memory_order_release);
+    return 0;
+}
+
+/* A state file that can be inherited: the one there is, or a copy where somebody has closed it. */
+static int inheritable_state(struct attachment *at) {
+    struct stat status;
+
+    if (REAL(fstat)(at->state_file, &status) == 0 && status.st_ino == at->state_inode) {
+        int flags = REAL(fcntl)(at->state_file, F_GETFD);
+        if (flags >= 0 && (flags & FD_CLOEXEC) == 0)
+            return at->state_file;
+    }
+    int copy = memory_file("sealfs");
+    if (copy < 0)
+        return -1;
+    if (REAL(ftruncate)(copy, (off_t)at->state_size) != 0 || write_all(copy, at->state, at->state_size) != 0) {
+        REAL(close)(copy);
+        return -1;
+    }
+    return private_keep(copy, true);
+}
+
+int state_numbers(char *value, size_t size) {
+    unsigned count = atomic_load(&attachment_count);
+    size_t length = 0;
+
+    for (unsigned i = 0; i < count; i++) {
+        int number = inheritable_state(&attachments[i]);
+        if (number < 0)
+            return -1;
+        length += (size_t)snprintf(value + length, size - length, i == 0 ? "%d" : ",%d", number);
+        if (length >= size)
+            return fail(E2BIG);
+    }
+    return 0;
+}
+
+int runtime_variable(char value[RUNTIME_VARIABLE_SIZE], int table) {
+    struct sealed_cwd cwd = get_sealed_cwd();
+    int length = snprintf(value, RUNTIME_VARIABLE_SIZE, "1:%d:%d:%u:", table, cwd.at != NULL ? (int)cwd.at->number : -1,
+                          cwd.entry);
+
+    return state_numbers(value + length, RUNTIME_VARIABLE_SIZE - (size_t)length);
+}
+
+void state_publish(void) {
+    static const char name[] = RUNTIME_VARIABLE "=";
+    char value[RUNTIME_VARIABLE_SIZE];
+
+    if (runtime_variable(value, -1) != 0)
+        return;
+    memcpy(published, name, sizeof name - 1);
+    memcpy(published + sizeof name - 1, value, strlen(value) + 1);
+    putenv(published); /* this buffer becomes part of the environment: later calls change it in place */
+}
+
+void attach_inherited(void) {
+    const char *value = getenv(RUNTIME_VARIABLE);
+    int table, cwd, used = 0;
+    unsigned entry;
+    char message[160] = "";
+
+    if (value == NULL || sscanf(value, "1:%d:%d:%u:%n", &table, &cwd, &entry, &used) < 3 || used == 0)
+        return;
+    for (const char *at = value + used; *at != '\0';) {
+        char *end;
+        long number = strtol(at, &end, 10);
+        if (end == at || number < 0 || number > INT32_MAX)
+            break;
+        int error = state_attach((int)number, message, sizeof message);
+        if (error != 0)
+            say("a dataset that the parent process has attached is not here: %s", message);
+        at = end + (*end == ',');
+    }
+    if (table >= 0)
+        descriptors_inherit(table);
+    struct stat here;
+    if (REAL(stat)(".", &here) == 0 && attachment_at(&here) != NULL) {
+        bool known = cwd >= 0 && cwd < (int)atomic_load(&attachment_count);
+        set_sealed_cwd(known ? &attachments[cwd] : attachment_at(&here), known ? entry : SEALFS_ROOT);
+    }
+    if (anything_attached())
+        state_publish();
+}

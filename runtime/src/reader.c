@@ -1,0 +1,197 @@
+#include "reader.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_RUN (256u << 10) /* ciphertext read at a time, unless one segment is longer: it should stay in the CPU's cache */
+
+struct worker {
+    struct worker *next;
+    struct floe_cipher *cipher;
+    size_t room;
+    uint8_t *ciphertext;
+};
+
+/* A range of a pack's plaintext, and where it is wanted. */
+struct request {
+    struct pack *pack;
+    uint64_t offset, size;
+    uint8_t *out; /* NULL: authenticate only */
+};
+
+int reader_init(struct reader *reader, const struct index_view *index, const struct sealfs_options *options) {
+    int error = floe_initialise();
+
+    memset(reader, 0, sizeof *reader);
+    pthread_mutex_init(&reader->lock, NULL);
+    if (error == 0)
+        error = segments_init(&reader->segments,
+                              options->cache_bytes != 0 ? options->cache_bytes : SEALFS_DEFAULT_CACHE_BYTES);
+    int packs_error = packs_init(&reader->packs, index, options); /* in any case: `reader_destroy` undoes it */
+    return error != 0 ? error : packs_error;
+}
+
+static void free_worker(struct worker *worker) {
+    floe_cipher_free(worker->cipher);
+    free(worker->ciphertext);
+    free(worker);
+}
+
+void reader_destroy(struct reader *reader) {
+    while (reader->idle != NULL) {
+        struct worker *worker = reader->idle;
+        reader->idle = worker->next;
+        free_worker(worker);
+    }
+    segments_destroy(&reader->segments);
+    packs_destroy(&reader->packs);
+    pthread_mutex_destroy(&reader->lock);
+}
+
+static struct worker *take_worker(struct reader *reader, size_t room) {
+    pthread_mutex_lock(&reader->lock);
+    struct worker *worker = reader->idle;
+    if (worker != NULL)
+        reader->idle = worker->next;
+    pthread_mutex_unlock(&reader->lock);
+    if (worker == NULL && (worker = calloc(1, sizeof *worker)) == NULL)
+        return NULL;
+    if (worker->cipher == NULL)
+        worker->cipher = floe_cipher_new();
+    if (worker->room < room) {
+        free(worker->ciphertext);
+        worker->ciphertext = malloc(room);
+        worker->room = worker->ciphertext != NULL ? room : 0;
+    }
+    if (worker->cipher != NULL && worker->ciphertext != NULL)
+        return worker;
+    free_worker(worker);
+    return NULL;
+}
+
+static void return_worker(struct reader *reader, struct worker *worker) {
+    pthread_mutex_lock(&reader->lock);
+    worker->next = reader->idle;
+    reader->idle = worker;
+    pthread_mutex_unlock(&reader->lock);
+}
+
+static uint64_t room_of(const struct pack *pack) {
+    return pack->layout.segment_length - FLOE_SEGMENT_OVERHEAD;
+}
+
+/* Copies to the request what the segment at `position` has of it. */
+static void copy_part(const struct request *request, const struct segment *segment) {
+    uint64_t start = segment->position * room_of(request->pack), end = start + segment->size;
+    uint64_t from = start > request->offset ? start : request->offset;
+    uint64_t stop = request->offset + request->size < end ? request->offset + request->size : end;
+
+    if (request->out != NULL && from < stop)
+        memcpy(request->out + (from - request->offset), segment->bytes + (from - start), (size_t)(stop - from));
+}
+
+/* Decrypts one segment into the caller's buffer if it fits in there whole, otherwise into the cache. */
+static int decrypt_one(struct reader *reader, const struct request *request, struct worker *worker,
+                       const uint8_t *sealed, uint64_t position) {
+    const struct pack *pack = request->pack;
+    uint64_t start = position * room_of(pack);
+    size_t size = floe_segment_size(&pack->layout, position), plain = size - FLOE_SEGMENT_OVERHEAD;
+    bool final = position == pack->layout.segments - 1;
+
+    if (request->out != NULL && start >= request->offset && start + plain <= request->offset + request->size)
+        return floe_decrypt_segment(worker->cipher, &pack->message, sealed, size, position, final,
+                                    request->out + (start - request->offset));
+    struct segment *segment = segments_new(pack->number, position, plain);
+    if (segment == NULL)
+        return -ENOMEM;
+    int error = floe_decrypt_segment(worker->cipher, &pack->message, sealed, size, position, final, segment->bytes);
+    if (error == 0)
+        copy_part(request, segment);
+    pthread_mutex_lock(&reader->lock);
+    if (error == 0)
+        segments_put(&reader->segments, segment);
+    segments_release(segment);
+    pthread_mutex_unlock(&reader->lock);
+    return error;
+}
+
+static int decrypt_run(struct reader *reader, const struct request *request, struct worker *worker, uint64_t position,
+                       uint64_t stop, bool again) {
+    const struct floe_layout *layout = &request->pack->layout;
+    uint64_t offset = floe_segment_offset(layout, position);
+    size_t size = (size_t)(floe_segment_offset(layout, stop - 1) - offset) + floe_segment_size(layout, stop - 1);
+    int error = packs_read(&reader->packs, request->pack, worker->ciphertext, size, offset, again);
+
+    for (uint64_t i = position; error == 0 && i < stop; i++)
+        error = decrypt_one(reader, request, worker,
+                            worker->ciphertext + (i - position) * layout->segment_length, i);
+    return error;
+}
+
+/* Where the run of segments from `position` on ends that are not cached and can be read at once. */
+static uint64_t end_of_run(struct reader *reader, const struct pack *pack, uint64_t position, uint64_t last) {
+    uint64_t longest = MAX_RUN / pack->layout.segment_length, stop = position + 1;
+
+    pthread_mutex_lock(&reader->lock);
+    while (stop <= last && stop - position < longest && !segments_has(&reader->segments, pack->number, stop))
+        stop++;
+    pthread_mutex_unlock(&reader->lock);
+    return stop;
+}
+
+static int read_segments(struct reader *reader, const struct request *request, struct worker **worker) {
+    const struct pack *pack = request->pack;
+    uint64_t position = request->offset / room_of(pack);
+    uint64_t last = (request->offset + request->size - 1) / room_of(pack);
+
+    while (position <= last) {
+        pthread_mutex_lock(&reader->lock);
+        struct segment *segment = segments_get(&reader->segments, pack->number, position);
+        pthread_mutex_unlock(&reader->lock);
+        if (segment != NULL) {
+            copy_part(request, segment);
+            pthread_mutex_lock(&reader->lock);
+            segments_release(segment);
+            pthread_mutex_unlock(&reader->lock);
+            position++;
+            continue;
+        }
+        uint64_t stop = end_of_run(reader, pack, position, last);
+        size_t room = (size_t)(stop - position) * pack->layout.segment_length;
+        if (*worker == NULL && (*worker = take_worker(reader, room > MAX_RUN ? room : MAX_RUN)) == NULL)
+            return -ENOMEM;
+        int error = decrypt_run(reader, request, *worker, position, stop, false);
+        if (error == -EIO) /* the descriptor may have been closed and reused under us: look once more */
+            error = decrypt_run(reader, request, *worker, position, stop, true);
+        if (error != 0)
+            return error;
+        position = stop;
+    }
+    return 0;
+}
+
+int reader_read(struct reader *reader, uint32_t number, uint64_t offset, uint64_t size, uint8_t *out) {
+    struct request request = {.offset = offset, .size = size, .out = out};
+    struct worker *worker = NULL;
+    int error = packs_open(&reader->packs, number, &request.pack);
+
+    if (error != 0 || size == 0)
+        return error;
+    if (offset > request.pack->layout.plaintext_size || size > request.pack->layout.plaintext_size - offset)
+        return -EIO;
+    error = read_segments(reader, &request, &worker);
+    if (worker != NULL)
+        return_worker(reader, worker);
+    return error;
+}
+
+void reader_before_fork(struct reader *reader) {
+    pthread_mutex_lock(&reader->lock);
+    pthread_mutex_lock(&reader->packs.lock);
+}
+
+void reader_after_fork(struct reader *reader) {
+    pthread_mutex_unlock(&reader->packs.lock);
+    pthread_mutex_unlock(&reader->lock);
+}
