@@ -70,10 +70,8 @@ struct attachment *attachment_at(const struct stat *status) {
 }
 
 int refuse_damaged(struct attachment *at, int error) {
-    const char *failure = error == -EIO ? sealfs_failure(at->core) : NULL;
-
-    if (failure != NULL && !atomic_exchange(&at->told, true))
-        say("INTEGRITY FAILURE in %s: %s. Nothing is served from there any more.", at->mount, failure);
+    if (error == -EIO && sealfs_failure(at->core) != NULL)
+        stop_damaged(at, error); /* an errno would not do: loaders swallow it and go on without the file */
     return fail(-error);
 }
 
@@ -82,7 +80,8 @@ void stop_damaged(struct attachment *at, int error) {
 
     if (failure == NULL)
         stop("cannot go on reading in %s: %s", at->mount, strerror(-error));
-    stop("INTEGRITY FAILURE in %s: %s. Bytes of the file may be in use: the process ends here.", at->mount, failure);
+    stop("INTEGRITY FAILURE in %s: %s. The process ends here, so that nothing is made of damaged data.", at->mount,
+         failure);
 }
 
 int full_path(const struct attachment *at, uint32_t entry, char *path, size_t size) {

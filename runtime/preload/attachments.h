@@ -27,7 +27,6 @@ struct attachment {
     dev_t device; /* st_dev of what is served */
     uint32_t flags;
     uint32_t number;
-    atomic_bool told;  /* that it is poisoned */
     const void *state; /* mapped: all that a child needs, the index included */
     size_t state_size;
     int state_file; /* private, inherited */
@@ -66,7 +65,7 @@ int runtime_variable(char value[RUNTIME_VARIABLE_SIZE], int table);
 /* What a child's constructor does with the variable. */
 void attach_inherited(void);
 
-/* Turns the core's -EIO into errno, and says so once. Returns -1. */
+/* Turns the core's error into errno and returns -1; ends the process if the error is damage. */
 int refuse_damaged(struct attachment *at, int error);
 
 /* Ends the process: bytes were handed out already, so an error could be taken for the end of a file. */

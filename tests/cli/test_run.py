@@ -355,7 +355,6 @@ def test_preload_script_in_the_same_interpreter(provider: Sealfs, pushed: Path, 
 
 
 @preload
-@pytest.mark.xfail(reason="the in-process reader answers EIO for a damaged small file, which loaders swallow")
 def test_preload_damage(provider: Sealfs, pushed: Path, data: Path, tmp_path: Path) -> None:
     """Nothing that a workload makes of damaged data is sealed, whether it noticed or not."""
     out, results = tmp_path / "out", tmp_path / "results"
