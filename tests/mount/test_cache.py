@@ -224,9 +224,14 @@ def test_warm_then_no_fetch(remote: Remote, mount: MountFactory, sealfs: Sealfs)
 
 
 @pytest.mark.slow
-def test_warm_only_some_paths(remote: Remote, sealfs: Sealfs) -> None:
-    sealfs("warm", PLACE, "small-2")
-    assert 0 < size_of(sealfs.home / "cache" / "sealfs") < BLOCK
+def test_warm_only_some_paths(remote: Remote, sealfs: Sealfs, tmp_path: Path) -> None:
+    source, place = tmp_path / "two", "s3://bucket/two"
+    source.mkdir()
+    for name, size in {"first": 3_000_000, "second": 1_000_000}.items():
+        (source / name).write_bytes(os.urandom(size))
+        sealfs("push", source, place)  # each version has a pack of its own
+    sealfs("warm", place, "second")
+    assert 1_000_000 < size_of(sealfs.home / "cache" / "sealfs") < 1_100_000
     assert "do not fit into a cache" in sealfs("warm", PLACE, "--cache-size", "1M", code=2).complaint
     assert "'nothing'" in sealfs("warm", PLACE, "nothing", code=3).complaint
 
