@@ -1,4 +1,4 @@
-"""Random edits of a folder, pushed, against the folder itself: through a pull, and through a view."""
+"""Random edits of a folder, pushed, against the folder itself: through a pull, a view and a real mount."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dataset.tools import State, opened, pull, push, state_of_folder, state_of_view
+from dataset.tools import State, mounted, opened, pull, push, state_of_folder, state_of_view
 from sealfs.dataset.access import AccessChange
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.gc import delete_garbage, find_garbage
@@ -182,11 +182,28 @@ class Folder(RuleBasedStateMachine):
     def pull_the_newest(self) -> None:
         out = self.top / "out"
         try:
-            # a folder that is pulled into lists in an order of its own
-            assert pull(self.store, self.identity, self.trust, out) == self.versions[self._newest()]
-            assert pull(self.store, self.identity, self.trust, out) == self.versions[self._newest()]
+            # a folder that is pulled into lists in an order of its own, and gives nobody another's rights
+            special = stat.S_ISUID | stat.S_ISGID
+            expected = {
+                path: (mode & ~special, mtime, content)
+                for path, (mode, mtime, content) in self.versions[self._newest()].items()
+            }
+            assert pull(self.store, self.identity, self.trust, out) == expected
+            assert pull(self.store, self.identity, self.trust, out) == expected
         finally:
             shutil.rmtree(out, ignore_errors=True)
+
+    @precondition(lambda self: self.versions and os.path.exists("/dev/fuse"))
+    @rule(pick=PICK)
+    def look_through_a_mount(self, pick: int) -> None:
+        version = sorted(self.versions)[pick % len(self.versions)]
+        point = self.top / "mnt"
+        point.mkdir()
+        try:
+            with opened(self.store, self.identity, self.trust, version) as view, mounted(view, point):
+                assert list(state_of_folder(point).items()) == list(self.versions[version].items())
+        finally:
+            point.rmdir()
 
     @precondition(lambda self: self.versions)
     @rule(pick=PICK)
@@ -247,4 +264,4 @@ def test_random_edits() -> None:
 
 @pytest.mark.slow
 def test_many_random_edits() -> None:
-    _run(300, 50)
+    _run(120, 40)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,24 @@ def state_of_view(view: View) -> State:
 
     visit(ROOT, b"")
     return state
+
+
+@contextlib.contextmanager
+def mounted(view: View, point: Path) -> Iterator[None]:
+    """A real FUSE mount, served by this process; nothing here may hold the interpreter while it looks in."""
+    from sealfs.mount.loop import Loop
+    from sealfs.mount.operations import mount
+
+    loop, ready = Loop(), threading.Event()
+    words = {"name": "test", "allow_other": False, "on_mounted": ready.set}
+    thread = threading.Thread(target=mount, args=(view, str(point), loop), kwargs=words, daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(30), "the mount did not come up"
+        yield
+    finally:
+        loop.stop(30)
+        thread.join(30)
 
 
 def state_of_folder(folder: Path | bytes) -> State:

@@ -205,19 +205,25 @@ def test_a_flipped_bit_ends_the_training(
     victim = sorted(cut.iterdir())[0]
     os.truncate(victim, victim.stat().st_size // 2)
     plain = subprocess.run(
-        loader.command(cut), env=sealfs.env, capture_output=True, text=True, timeout=2 * PATIENCE, check=False
+        loader.command(cut),
+        env=sealfs.env,
+        cwd=tmp_path,  # Paddle leaves a file there
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
     )
     assert plain.returncode == 0, plain.stderr  # this is why the mount has to be so strict
     assert "trained" in plain.stdout
 
     store = tmp_path / "store"
     sealfs("push", data, store)
-    good = sealfs("mount", store, point, "--", *loader.command(point))
+    good = sealfs("mount", store, point, "--", *loader.command(point), cwd=tmp_path)
     assert "trained" in good.text
 
     for pack in objects(store, "packs"):
         flip_bit(pack, pack.stat().st_size // 4)
-    bad = sealfs("mount", store, point, "--", *loader.command(point), code=5)
+    bad = sealfs("mount", store, point, "--", *loader.command(point), code=5, cwd=tmp_path)
     assert "INTEGRITY FAILURE: " in bad.stderr
     assert "the workload was killed" in bad.stderr.splitlines()[-1]
 
@@ -232,7 +238,7 @@ def test_without_a_flipped_bit_the_numbers_are_those_of_the_plain_folder(
     loader = LOADERS["QueueDataset"]
     told = [
         line
-        for line in sealfs("mount", tmp_path / "store", point, "--", *loader.command(point)).lines
+        for line in sealfs("mount", tmp_path / "store", point, "--", *loader.command(point), cwd=tmp_path).lines
         if line.startswith("batches")
     ]
     assert told == ["batches 600"]
