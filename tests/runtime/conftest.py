@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from runtime.trees import make_tree
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.index import Index
 from sealfs.dataset.keyring import DatasetKeys
@@ -21,7 +22,6 @@ from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import LIBRARY
 from sealfs.keys import Identity
 from sealfs.store.local import LocalStore
-from tests.runtime.trees import make_tree
 
 RUNTIME = Path(__file__).parents[2] / "runtime"
 

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from runtime.conftest import Sealed, seal
+from runtime.core import Core, opened
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.floe import HEADER_SIZE
 from sealfs.opening import CacheSettings, open_view
 from sealfs.vfs import WHOLE_FILE_LIMIT, View
-from tests.runtime.conftest import Sealed, seal
-from tests.runtime.core import Core, opened
 
 
 @pytest.fixture(scope="module", params=[4096, 64 << 10], ids=["4 KiB segments", "64 KiB segments"])

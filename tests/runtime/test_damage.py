@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from runtime.conftest import Sealed
 from sealfs.enclave.attach import INTEGRITY_EXIT
 from sealfs.floe import HEADER_SIZE
-from tests.runtime.conftest import Sealed
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.conftest import RUNTIME, Sealed, seal
+from runtime.conftest import RUNTIME, Sealed, seal
 
 EXAMPLES = RUNTIME.parent / "examples"
 

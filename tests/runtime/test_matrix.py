@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.runtime.conftest import Sealed
-from tests.runtime.probe import CASES
+from runtime.conftest import Sealed
+from runtime.probe import CASES
 
 PROBE = Path(__file__).with_name("probe.py")
 NEEDS = {"opencv": "cv2", "pandas": "pandas", "pyarrow": "pyarrow", "hdf5": "h5py", "lmdb": "lmdb", "safetensors": "safetensors",

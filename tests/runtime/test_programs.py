@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.conftest import Sealed
+from runtime.conftest import Sealed
 
 PROGRAMS = Path(__file__).with_name("programs")
 

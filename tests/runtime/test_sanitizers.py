@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.conftest import RUNTIME, Sealed
-from tests.runtime.test_programs import PROGRAMS
+from runtime.conftest import RUNTIME, Sealed
+from runtime.test_programs import PROGRAMS
 
 SANITIZERS = {
     "asan": "-O1 -g -fno-omit-frame-pointer -fsanitize=address",
