@@ -50,7 +50,7 @@ from sealfs.vfs import View
 
 LENGTHS = [length << 10 for length in (16, 32, 64, 128, 256, 512, 1024)]
 REFERENCE = 64 << 10
-FULL = Size(big=512 * MIB, small=4_000, images=0, random_reads=4000, remote=0, rounds=9)
+FULL = Size(big=512 * MIB, small=10_000, images=0, random_reads=4000, remote=0, rounds=5)
 QUICK = Size(big=64 * MIB, small=1_000, images=0, random_reads=1000, remote=0, rounds=3)
 console = Console(stderr=True, highlight=False)
 
