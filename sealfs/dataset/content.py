@@ -17,7 +17,7 @@ from sealfs.dataset.scan import shown
 from sealfs.errors import SourceFileError
 
 _MIN_SPARSE = 1 << 20  # smaller files are not worth asking for holes
-_CLOCK_TICK_NS = 20_000_000  # two writes in one tick of the kernel's clock may get the same mtime
+_SETTLED_NS = 100_000_000  # many ticks of the kernel's clock, and longer than a write of some megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,15 +84,19 @@ class OpenFile:
             offset += count
             out = out[count:]
 
-    def check_unchanged(self) -> None:
-        """Raise ChangedWhileReadError if the file is not what it was when it was opened.
+    def check_settled(self) -> None:
+        """Wait and raise ChangedWhileReadError if the file was written only a moment before it was opened.
 
-        A file written a moment ago is given that moment to pass first: then whatever changes it later also
-        changes its mtime, and the next push notices.
+        The kernel sets a file's mtime when a write begins, and by a clock that ticks: a file that was just written
+        may still be being written, or be written again, without its mtime telling.
         """
         age = time.time_ns() - self.state.mtime_ns
-        if 0 <= age < _CLOCK_TICK_NS:
-            time.sleep((_CLOCK_TICK_NS - age) / 1e9)
+        if 0 <= age < _SETTLED_NS:
+            time.sleep((_SETTLED_NS - age) / 1e9)
+            raise ChangedWhileReadError
+
+    def check_unchanged(self) -> None:
+        """Raise ChangedWhileReadError if the file is not what it was when it was opened."""
         if FileState.of(self.state.path, os.fstat(self.descriptor)) != self.state:
             raise ChangedWhileReadError
 

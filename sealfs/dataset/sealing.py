@@ -122,6 +122,7 @@ class FileSealer:
             with open_file(self._top, path) as file:
                 reading = _Reading(number)
                 try:
+                    file.check_settled()
                     if file.state.size <= self._writer.capacity and not file.sparse:
                         self._read_small(reading, file)
                     else:

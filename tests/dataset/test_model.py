@@ -246,7 +246,7 @@ class Folder(RuleBasedStateMachine):
 def _small(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     monkeypatch.setattr("sealfs.dataset.packer.PACK_SIZE", PACK)
     # files written a moment ago make a push wait for the clock; here nobody writes meanwhile
-    monkeypatch.setattr("sealfs.dataset.content._CLOCK_TICK_NS", 0)
+    monkeypatch.setattr("sealfs.dataset.content._SETTLED_NS", 0)
     monkeypatch.setenv("SEALFS_MODEL_DIR", str(tmp_path_factory.mktemp("model")))
 
 
