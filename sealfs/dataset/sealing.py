@@ -22,7 +22,7 @@ from sealfs.errors import SourceFileError
 from sealfs.progress import Progress
 from sealfs.store.base import ObjectStore
 
-_READ_TRIES = 4
+_READ_TRIES = 8  # each change costs one to notice it and one to wait until the file has settled
 _ZEROS = bytes(1 << 20)
 
 SentPacks = list[tuple[SealedPack, list[Piece]]]
