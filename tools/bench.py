@@ -77,7 +77,7 @@ class Size:
     rounds: int
 
 
-FULL = Size(big=512 * MIB, small=10_000, images=120, random_reads=2000, remote=500, rounds=4)
+FULL = Size(big=512 * MIB, small=10_000, images=120, random_reads=2000, remote=500, rounds=3)
 QUICK = Size(big=64 * MIB, small=1_000, images=12, random_reads=1000, remote=200, rounds=2)
 
 
