@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.index import ROOT, Extent, Index
 from sealfs.dataset.index_builder import IndexBuilder
+from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.objects import HEAD, OBJECT_ID_SIZE, ObjectRef
 from sealfs.dataset.snapshot import Head
 from sealfs.errors import IntegrityError, ObjectNotFoundError, ObjectSizeError
 from sealfs.floe import HEADER_SIZE
-from sealfs.opening import CacheSettings, open_source
+from sealfs.opening import CacheSettings, OpenView, open_source, open_view
 from sealfs.progress import Progress
 from sealfs.store.base import ObjectStore
 from sealfs.store.source import CiphertextSource
@@ -113,6 +114,17 @@ def open_objects(
     source = open_source(dataset.store, dataset.snapshot.dataset, settings, about_to_block)
     view = View(_index(dataset, head, refs), _Objects(head, refs, source), whole_file_limit=0)
     return view, source
+
+
+def how_to_open(dataset: Dataset, keys: DatasetKeys | None, settings: CacheSettings) -> OpenView:
+    """Return what opens a version for a mount: its files for who has keys, else its objects."""
+
+    def open_it(about_to_block: Callable[[], None]) -> tuple[View, CiphertextSource]:
+        if keys is None:
+            return open_objects(dataset, settings, about_to_block)
+        return open_view(dataset, keys, settings, about_to_block)
+
+    return open_it
 
 
 def fetch(dataset: Dataset, target: ObjectStore, progress: Progress) -> tuple[int, int]:

@@ -27,6 +27,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from sealfs.dsse import CryptoSigner, SSlibKey
 from sealfs.errors import KeyAccessError, LocalIOError, UsageError
+from sealfs.xdg import config_directory
 
 RECIPIENT_PREFIX = "sealfs-recipient-1:"
 SIGNER_PREFIX = "sealfs-signer-1:"
@@ -231,9 +232,8 @@ def _stretch(passphrase: str, salt: bytes, log_n: int) -> bytes:
 
 
 def default_identity_path() -> Path:
-    """Return where an identity lies unless told otherwise (XDG Base Directory Specification)."""
-    config = os.environ.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return Path(config) / "sealfs" / "identity"
+    """Return where an identity lies unless told otherwise."""
+    return config_directory() / "identity"
 
 
 def is_locked(path: Path) -> bool:

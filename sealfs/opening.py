@@ -8,7 +8,6 @@ Threading: values and constructors.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,8 @@ from sealfs.vfs import View
 
 log = logging.getLogger(__name__)
 
-
-def cache_directory() -> Path:
-    """Return where ciphertext is cached unless told otherwise (XDG Base Directory Specification)."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(cache) / "sealfs"
+OpenView = Callable[[Callable[[], None]], tuple[View, CiphertextSource]]
+"""Opens a view, given what a thread is to call before it waits for the store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
-from sealfs.ciphertext import open_objects
+from sealfs.ciphertext import how_to_open
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
+from sealfs.enclave.attach import INTEGRITY_EXIT
 from sealfs.enclave.keysource import KeySource
 from sealfs.enclave.memory import MemoryFolder, memory_folder
 from sealfs.enclave.output import OutputSealer
@@ -32,14 +33,11 @@ from sealfs.errors import ExecutorError, KeyAccessError, SealfsError
 from sealfs.executors.base import DataMount, Executor, Job, Output
 from sealfs.executors.launcher import IDENTITY_FD
 from sealfs.keys import Recipient, is_locked
-from sealfs.mount.child import MountChild, OpenView
-from sealfs.opening import CacheSettings, open_view
+from sealfs.mount.child import MountChild
+from sealfs.opening import CacheSettings, OpenView
 from sealfs.store.address import normalize, open_store
-from sealfs.store.source import CiphertextSource
-from sealfs.vfs import View
 from sealfs.workload import Workload, signals_sent_to
 
-PRELOAD_INTEGRITY = 85  # exit code of a process whose in-process reader found damage (runtime/include/sealfs.h)
 CIPHERTEXT = "ciphertext"  # folder, below the enclave's, at which an enclave finds the datasets' objects
 RESULTS = "results"  # and where it puts the objects of its results
 _POLL = 0.1  # seconds
@@ -100,7 +98,7 @@ class Run:
             self._workload = workload = stack.enter_context(self._prepared(job))
             with self._watching(mounts):
                 code = workload.run(lambda: self._damage is not None)
-            if self._damage is None and code != PRELOAD_INTEGRITY:
+            if self._damage is None and code != INTEGRITY_EXIT:
                 return code if sealing is None else sealing(code)
         if self._damage is None:
             return code
@@ -184,13 +182,7 @@ class Run:
         dataset = self._open_dataset(data)
         plaintext = self._keys is not None and not self._executor.is_enclave and not self._job.preload
         keys = self._keys.keys(dataset) if self._keys is not None and plaintext else None
-
-        def open_it(about_to_block: Callable[[], None]) -> tuple[View, CiphertextSource]:
-            if keys is None:
-                return open_objects(dataset, CacheSettings(), about_to_block)
-            return open_view(dataset, keys, CacheSettings(), about_to_block)
-
-        return dataset, open_it
+        return dataset, how_to_open(dataset, keys, CacheSettings())
 
     @contextmanager
     def _sealing(self) -> Iterator[Callable[[int], int]]:

@@ -30,7 +30,7 @@ extern "C" {
 #define SEALFS_ROOT 0u
 #define SEALFS_KEY_SIZE 32
 #define SEALFS_DATASET_ID_SIZE 16
-#define SEALFS_EXIT_INTEGRITY 85 /* exit code of a process that was given bytes before the damage was found */
+#define SEALFS_EXIT_INTEGRITY 85 /* exit code of a process in which damage was found */
 #define SEALFS_DEFAULT_CACHE_BYTES (64u << 20)
 #define SEALFS_DEFAULT_WHOLE_FILE_LIMIT (8u << 20)
 

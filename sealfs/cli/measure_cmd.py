@@ -15,13 +15,14 @@ import click
 from sealfs.cli.common import json_option, note, print_json, signer_option
 from sealfs.cli.lint_cmd import print_findings
 from sealfs.cli.run_cmd import job_options, make_job
+from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
 from sealfs.enclave.measure import Measured, measure
 from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
 from sealfs.executors.base import Job, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import LIBRARY, launcher_imports
+from sealfs.executors.launcher import launcher_imports
 from sealfs.keys import Recipient, Signer
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")

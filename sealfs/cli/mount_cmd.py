@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import click
 
-from sealfs.ciphertext import open_objects
+from sealfs.ciphertext import how_to_open
 from sealfs.cli.common import (
     SizeParameter,
     identity_option,
@@ -21,13 +21,11 @@ from sealfs.cli.common import (
     signer_option,
     split_version,
 )
-from sealfs.dataset.trust import state_directory
 from sealfs.errors import MountError
 from sealfs.keys import Identity, Signer
-from sealfs.opening import CacheSettings, cache_directory, open_view
+from sealfs.opening import CacheSettings
 from sealfs.store.address import open_store
-from sealfs.store.source import CiphertextSource
-from sealfs.vfs import View
+from sealfs.xdg import cache_directory, state_directory
 
 _GIB = 1 << 30
 _MIB = 1 << 20
@@ -117,13 +115,9 @@ def _serve(
     address, version = split_version(uri)
     dataset = open_dataset(open_store(address), version, signer)
     keys = dataset.keys(identity) if identity else None
-
-    def open_it(about_to_block: Callable[[], None]) -> tuple[View, CiphertextSource]:
-        if keys is None:
-            return open_objects(dataset, cache, about_to_block)
-        return open_view(dataset, keys, cache, about_to_block)
-
-    return MountProcess(dataset, open_it, mountpoint, MountOptions(allow_other, workload)).serve(ready)
+    return MountProcess(
+        dataset, how_to_open(dataset, keys, cache), mountpoint, MountOptions(allow_other, workload)
+    ).serve(ready)
 
 
 def _in_background(serve: Callable[[Callable[[], None]], int], mountpoint: str) -> int:

@@ -18,7 +18,6 @@ from sealfs.cli.common import (
     signer_option,
 )
 from sealfs.dataset.dataset import Dataset
-from sealfs.errors import KeyAccessError
 from sealfs.keys import Signer
 
 
@@ -53,10 +52,6 @@ def command(uri: str, path: str | None, signer: Signer | None, identity_path: Pa
 
 def _describe_dataset(dataset: Dataset) -> dict[str, object]:
     snapshot = dataset.snapshot
-    try:
-        recipients = [recipient.fingerprint for recipient in dataset.keyring().recipients]
-    except KeyAccessError:
-        recipients = []
     return {
         "uri": dataset.store.uri,
         "dataset": snapshot.dataset.hex(),
@@ -68,5 +63,5 @@ def _describe_dataset(dataset: Dataset) -> dict[str, object]:
         "segment length": snapshot.segment_length,
         "packs": len(snapshot.packs),
         "ciphertext": sum(ref.size for ref in snapshot.packs) + snapshot.index.size,
-        "recipient": recipients,
+        "recipient": [recipient.fingerprint for recipient in dataset.keyring().recipients],
     }

@@ -19,9 +19,9 @@ from sealfs.cli.common import (
 from sealfs.dataset.index import HOLE, ROOT
 from sealfs.errors import UsageError
 from sealfs.keys import Signer
-from sealfs.opening import cache_directory
 from sealfs.store.cache import BLOCK_SIZE, BlockCache, DiskBlocks
 from sealfs.store.local import LocalStore
+from sealfs.xdg import cache_directory
 
 
 @click.command()

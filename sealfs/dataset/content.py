@@ -65,11 +65,13 @@ class OpenFile:
         descriptor: Its file descriptor.
         state: What it was when it was opened.
         mode: st_mode.
+        sparse: Whether the file is large and has holes.
     """
 
     descriptor: int
     state: FileState
     mode: int
+    sparse: bool
 
     def read_into(self, offset: int, out: memoryview) -> None:
         """Fill the whole of `out` from `offset` on.
@@ -100,10 +102,10 @@ class OpenFile:
         if FileState.of(self.state.path, os.fstat(self.descriptor)) != self.state:
             raise ChangedWhileReadError
 
-    def runs(self, sparse: bool) -> Iterator[Run]:
+    def runs(self) -> Iterator[Run]:
         """Yield the file's stretches in order; all of it is data where holes are not worth it."""
         size, offset = self.state.size, 0
-        if not sparse:
+        if not self.sparse:
             if size:
                 yield Run(0, size, hole=False)
             return
@@ -130,12 +132,6 @@ class OpenFile:
                 raise ChangedWhileReadError from None
             raise
 
-    @property
-    def sparse(self) -> bool:
-        """Whether the file is large and has holes."""
-        blocks = os.fstat(self.descriptor).st_blocks
-        return self.state.size >= _MIN_SPARSE and 512 * blocks < self.state.size
-
 
 @contextmanager
 def open_file(top: bytes, path: bytes) -> Iterator[OpenFile]:
@@ -152,7 +148,8 @@ def open_file(top: bytes, path: bytes) -> Iterator[OpenFile]:
                 raise SourceFileError(
                     f"'{shown(path)}' was replaced while it was pushed", "run the push again", path
                 )
-            yield OpenFile(descriptor, FileState.of(path, status), status.st_mode)
+            sparse = status.st_size >= _MIN_SPARSE and 512 * status.st_blocks < status.st_size
+            yield OpenFile(descriptor, FileState.of(path, status), status.st_mode, sparse)
         finally:
             os.close(descriptor)
     except FileNotFoundError:

@@ -23,9 +23,9 @@ from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_EPOCHS
 from sealfs.dataset.objects import KEYRINGS, OBJECT_ID_SIZE, PACKS, PUSH_ID_SIZE, ObjectRef, object_name
 from sealfs.dataset.packer import Piece, SealedPack
-from sealfs.dataset.trust import state_directory
 from sealfs.errors import ConflictError, IntegrityError, LocalIOError
 from sealfs.floe import HEADER_SIZE
+from sealfs.xdg import state_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Journal:
     Args:
         source: The folder's absolute path.
         uri: The normalized address.
-        state: The private folder to keep it below; None for the user's own (`trust.state_directory`).
+        state: The private folder to keep it below; None for the user's own (`xdg.state_directory`).
 
     Raises:
         ConflictError: Another process is pushing the same folder there.

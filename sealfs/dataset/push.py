@@ -85,8 +85,26 @@ class _Parent:
     """The newest snapshot, opened."""
 
     dataset: Dataset
+    keyring: Keyring
     keys: DatasetKeys
     index: Index
+
+
+@dataclass(frozen=True, slots=True)
+class _Underway:
+    """A push that has begun, now or before it was killed.
+
+    Attributes:
+        session: Its marker.
+        start: How its journal begins.
+        keys: What it seals with.
+        earlier: What it had sent before it was killed.
+    """
+
+    session: PushSession
+    start: Start
+    keys: DatasetKeys
+    earlier: Earlier
 
 
 class Push:
@@ -144,9 +162,10 @@ class Push:
             parent = self._open_parent()
             self._progress.begin("scanning", 0)
             comparison = self._compare(parent, None)
-            added = self._added_recipients(parent)
+            known = self._recipients(parent)
+            added = [r for r in dict.fromkeys(self._options.recipients) if r not in known]
             if parent and comparison.plan.is_empty and not added:
-                self._forget_finished(journal)
+                self._forget(journal.read()[0])
                 journal.end()
                 return PushResult(comparison.plan, None)
             return self._seal_and_publish(journal, parent, comparison, added)
@@ -169,8 +188,9 @@ class Push:
                 ) from None
             return None
         check_ownership(dataset, self._identity)
-        keys = dataset.keys(self._identity)
-        return _Parent(dataset, keys, dataset.index(keys))
+        keyring = dataset.keyring()
+        keys = keyring.open(self._identity)
+        return _Parent(dataset, keyring, keys, dataset.index(keys))
 
     def _compare(self, parent: _Parent | None, notice: Notice | None) -> Comparison:
         return Comparison(
@@ -183,31 +203,27 @@ class Push:
             notice=notice,
         )
 
-    def _added_recipients(self, parent: _Parent | None) -> list[Recipient]:
-        known = parent.dataset.keyring().recipients if parent else (self._identity.recipient,)
-        return [r for r in dict.fromkeys(self._options.recipients) if r not in known]
+    def _recipients(self, parent: _Parent | None) -> Sequence[Recipient]:
+        """Return who can open the dataset before this push."""
+        return parent.keyring.recipients if parent else (self._identity.recipient,)
 
-    def _forget_finished(self, journal: Journal) -> None:
+    def _forget(self, start: Start | None) -> None:
         """Clear up after a push that was killed when its head had moved, or that nobody will go on with."""
-        start, _ = journal.read()
         if start is not None:
             PushSession(self._store, start.push).end()
 
     def _seal_and_publish(
         self, journal: Journal, parent: _Parent | None, comparison: Comparison, added: list[Recipient]
     ) -> PushResult:
-        resumed = self._resume(journal, parent)
-        if resumed is None:
-            self._forget_finished(journal)
-        start, keys, earlier = resumed or self._begin(journal, parent)
-        publisher = self._publisher(parent, PushSession(self._store, start.push))
-        publisher.session.renew()
+        underway = self._resume(journal, parent) or self._begin(journal, parent)
+        session, start, keys = underway.session, underway.start, underway.keys
+        publisher = self._publisher(parent, session)
         options, plan = self._options, comparison.plan
         segment_length = parent.dataset.snapshot.segment_length if parent else options.segment_length
 
         def sent(pack: SealedPack, pieces: list[Piece]) -> None:
             journal.add(pack, pieces)
-            publisher.session.renew()
+            session.renew()
             self._sent += pack.ref.size
 
         self._progress.begin("sealing", plan.pending_size)
@@ -217,7 +233,7 @@ class Push:
             PackSealer(self._store, keys, start.epoch, segment_length, start.push),
             comparison.builder,
             comparison.packs,
-            earlier=earlier,
+            earlier=underway.earlier,
             sent=sent,
             progress=self._progress,
             jobs=options.jobs,
@@ -240,15 +256,14 @@ class Push:
     def _keyring(
         self, publisher: Publisher, parent: _Parent | None, keys: DatasetKeys, added: list[Recipient]
     ) -> ObjectRef:
-        before = parent.dataset.keyring().recipients if parent else (self._identity.recipient,)
-        return publisher.put_keyring(Keyring.seal(keys, [*before, *added]))
+        return publisher.put_keyring(Keyring.seal(keys, [*self._recipients(parent), *added]))
 
     def _publisher(self, parent: _Parent | None, session: PushSession) -> Publisher:
         dataset = parent.dataset if parent else None
         single = self._options.single_writer
         return Publisher(self._store, self._trust, self._identity, dataset, session, single)
 
-    def _begin(self, journal: Journal, parent: _Parent | None) -> tuple[Start, DatasetKeys, Earlier]:
+    def _begin(self, journal: Journal, parent: _Parent | None) -> _Underway:
         session = PushSession(self._store)
         publisher = self._publisher(parent, session)
         publisher.check_store()
@@ -261,22 +276,25 @@ class Push:
             keyring = publisher.put_keyring(Keyring.seal(keys, [self._identity.recipient]))
             start = Start(session.push, keys.dataset, keys.latest, keyring)
         journal.begin(start)
-        return start, keys, Earlier([])
+        return _Underway(session, start, keys, Earlier([]))
 
-    def _resume(self, journal: Journal, parent: _Parent | None) -> tuple[Start, DatasetKeys, Earlier] | None:
-        """Go on with the push that the journal tells of, if what it sent still counts."""
+    def _resume(self, journal: Journal, parent: _Parent | None) -> _Underway | None:
+        """Go on with the push that the journal tells of, if what it sent still counts; else clear up after it."""
         start, packs = journal.read()
-        if start is None or not PushSession(self._store, start.push).exists():
+        if start is None:
             return None
-        keys = self._keys_of(start, parent)
+        session = PushSession(self._store, start.push)
+        keys = self._keys_of(start, parent) if session.exists() else None
         if keys is None:
+            self._forget(start)
             return None
+        session.renew()  # before looking at what is there: from now on `gc` keeps its hands off it
         there = {info.key: info.size for info in self._store.list(f"{PACKS}{start.push.hex()}-")}
         packs = [(pack, pieces) for pack, pieces in packs if there.get(pack.ref.name) == pack.ref.size]
         if parent:
             start = Start(start.push, start.dataset, start.epoch, parent.dataset.snapshot.keyring)
         journal.keep(start, packs)
-        return start, keys, Earlier(packs)
+        return _Underway(session, start, keys, Earlier(packs))
 
     def _keys_of(self, start: Start, parent: _Parent | None) -> DatasetKeys | None:
         if parent:

@@ -170,7 +170,7 @@ class FileSealer:
         self._large.append(reading)
         self._writer.flush()
         digest = hashlib.sha256()
-        for run in file.runs(file.sparse):
+        for run in file.runs():
             if run.hole:
                 reading.holes.append(run)
                 for offset in range(0, run.length, len(_ZEROS)):

@@ -23,14 +23,9 @@ from sealfs.dataset.objects import ObjectRef
 from sealfs.dataset.snapshot import MAX_VERSION, Snapshot
 from sealfs.errors import LocalIOError, SealfsError, TrustError
 from sealfs.keys import Signer
+from sealfs.xdg import state_directory
 
 _MAX_PIN_SIZE = 16 << 10
-
-
-def state_directory() -> Path:
-    """Return where sealfs keeps what must survive (XDG Base Directory Specification)."""
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "sealfs"
 
 
 @dataclass(frozen=True, slots=True)

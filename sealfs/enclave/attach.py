@@ -21,7 +21,7 @@ from sealfs.errors import IntegrityError, MountError
 from sealfs.floe import KEY_SIZE
 
 LIBRARY = Path(__file__).with_name("libsealfs.so")
-INTEGRITY_EXIT = 85  # SEALFS_EXIT_INTEGRITY: a process that was given bytes before the damage was found
+INTEGRITY_EXIT = 85  # SEALFS_EXIT_INTEGRITY: of a process in which damage was found
 _MESSAGE_SIZE = 512
 _REAL_FILES = 1
 

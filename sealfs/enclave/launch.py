@@ -31,7 +31,7 @@ _MAX_IDENTITY = 64 << 10
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A dataset and where it is to be seen."""
+    """An address and the path at which it is seen."""
 
     uri: str
     path: str

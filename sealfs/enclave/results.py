@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
+from sealfs.enclave.launch import Source
 from sealfs.enclave.output import DEFAULT_INTERVAL, OutputSealer, sealed_to_the_end
 from sealfs.errors import LocalIOError, SealfsError
 from sealfs.keys import Recipient
@@ -41,14 +42,14 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: As the script, or with an error's exit code if its results could not be sealed.
     """
     options = _parse(arguments)
-    address, _, path = options.out.rpartition(":")
     try:
-        folder, state = Path(path), Path(tempfile.mkdtemp(prefix="sealfs-state-"))
+        out = Source.parse(options.out)
+        folder, state = Path(out.path), Path(tempfile.mkdtemp(prefix="sealfs-state-"))
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         except OSError as error:
             raise LocalIOError(f"cannot make {folder}: {error.strerror}", "check --out") from None
-        with closing(open_store(address)) as store:
+        with closing(open_store(out.uri)) as store:
             sealer = OutputSealer(folder, store, options.out_recipient, state, interval=options.out_interval)
             sealer.start()
             print(f"sealfs: results are signed by {sealer.signer}", file=sys.stderr, flush=True)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sealfs.enclave.collected import Collected
 
 LAUNCHER = "sealfs.enclave.launch"
-LIBRARY = Path(sealfs.__file__).parent / "enclave" / "libsealfs.so"
 IDENTITY_FD = 197  # far from what programs use; shells that know only one digit are not asked
 _RESULTS = Path(sealfs.__file__).parent / "enclave" / "results.py"
 _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")

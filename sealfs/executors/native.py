@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
+from sealfs.enclave.attach import LIBRARY
 from sealfs.errors import ExecutorError
 from sealfs.executors.base import Job
-from sealfs.executors.launcher import LAUNCHER, LIBRARY, native_command
+from sealfs.executors.launcher import LAUNCHER, native_command
 
 
 class Native:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import sealfs
+from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import Collected
 from sealfs.errors import ExecutorError
 from sealfs.executors.base import Job
-from sealfs.executors.launcher import LIBRARY, enclave_command
+from sealfs.executors.launcher import enclave_command
 
 _PLACES = (Path(sealfs.__file__).parent.parent / "manifests", Path(sys.prefix) / "share" / "sealfs" / "manifests")
 

@@ -22,13 +22,13 @@ from sealfs import errors
 from sealfs.dataset.dataset import Dataset
 from sealfs.errors import IntegrityError, MountError, SealfsError
 from sealfs.mount.points import check_fit
+from sealfs.opening import OpenView
 from sealfs.store.source import CiphertextSource
 from sealfs.vfs import View
 
 _PR_SET_PDEATHSIG = 1
 _MAX_MESSAGE = 1 << 16
 
-OpenView = Callable[[Callable[[], None]], tuple[View, CiphertextSource]]
 OpenDataset = Callable[[], tuple[Dataset, OpenView]]
 
 

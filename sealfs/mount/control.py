@@ -15,16 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sealfs.dataset.trust import state_directory
+from sealfs.xdg import runtime_directory
 
 Report = dict[str, object]
 _MAX_REPORT = 1 << 20
 _PATIENCE = 5.0  # seconds
-
-
-def _directory() -> Path:
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "sealfs" if runtime else state_directory() / "run"
 
 
 def _name(mountpoint: str) -> str:
@@ -50,7 +45,7 @@ class ControlServer:
     """
 
     def __init__(self, mountpoint: str, report: Callable[[], Report]) -> None:
-        directory = _directory()
+        directory = runtime_directory()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = directory / _name(mountpoint)
         self._report = report
@@ -100,12 +95,12 @@ def _ask(directory: Path, name: str) -> Report | None:
 
 def report_of(mountpoint: str) -> Report | None:
     """Return what the mount at `mountpoint` says of itself; None if no sealfs process answers."""
-    directory = _directory()
+    directory = runtime_directory()
     return _ask(directory, _name(mountpoint)) if directory.is_dir() else None
 
 
 def all_reports() -> list[Report]:
     """Return what every mount of this user says of itself."""
-    names = sorted(path.name for path in _directory().glob("*.sock"))
-    reports = (_ask(_directory(), name) for name in names)
+    names = sorted(path.name for path in runtime_directory().glob("*.sock"))
+    reports = (_ask(runtime_directory(), name) for name in names)
     return [report for report in reports if report is not None]

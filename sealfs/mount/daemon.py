@@ -25,6 +25,7 @@ from sealfs.mount.control import ControlServer, Report
 from sealfs.mount.loop import Loop
 from sealfs.mount.operations import mount
 from sealfs.mount.points import check_fit
+from sealfs.opening import OpenView
 from sealfs.store.cache import BlockCache
 from sealfs.store.source import CiphertextSource
 from sealfs.vfs import View
@@ -32,7 +33,6 @@ from sealfs.workload import Workload, signals_sent_to
 
 log = logging.getLogger(__name__)
 
-OpenView = Callable[[Callable[[], None]], tuple[View, CiphertextSource]]
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # mallopt(3)
 _READ_AHEAD_KIB = 4096  # how far the kernel reads ahead; more gains nothing, its default of 128 costs half

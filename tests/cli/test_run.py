@@ -11,10 +11,9 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE, Outcome, Sealfs, end, flip_bit, objects, python, runs, wait_for
 
-from sealfs.executors.launcher import LIBRARY
+from sealfs.enclave.attach import INTEGRITY_EXIT, LIBRARY
 from sealfs.keys import Identity
 from sealfs.mount.points import mounted_type
-from sealfs.running import PRELOAD_INTEGRITY
 
 MARK = b"PLAINTEXT-THAT-MUST-NOT-LEAVE"
 
@@ -371,7 +370,7 @@ for path in data.iterdir():
 """
     words = ["--data", f"{bad}:{data}", "--out", f"{results}:{out}", "--", *python(script, data, out)]
     ended = provider("run", *words, code=None)
-    assert ended.code in {5, PRELOAD_INTEGRITY}, ended
+    assert ended.code in {5, INTEGRITY_EXIT}, ended
     assert provider("ls", results).lines == []
 
 

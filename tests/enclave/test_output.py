@@ -24,7 +24,7 @@ from dataset.tools import opened
 
 from sealfs.dataset.content import ChangedWhileReadError, OpenFile
 from sealfs.dataset.dataset import Dataset
-from sealfs.dataset.trust import TrustStore, state_directory
+from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.output import OutputSealer
 from sealfs.errors import KeyAccessError, LocalIOError, StoreError, TrustError, UsageError
 from sealfs.keys import Identity
@@ -32,6 +32,7 @@ from sealfs.progress import Silent
 from sealfs.pull import Pull
 from sealfs.store.base import ObjectStore
 from sealfs.store.local import LocalStore
+from sealfs.xdg import state_directory
 
 MARK = b"PLAINTEXT-THAT-MUST-NOT-LEAVE"
 NEVER = 3600.0  # seconds between snapshots where a test wants none

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
+from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import Collected, LoadedFile
 from sealfs.enclave.lint import lint
 from sealfs.errors import ExecutorError, UsageError
 from sealfs.executors import base
 from sealfs.executors.base import DataMount, Executor, Job, Output, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import IDENTITY_FD, LIBRARY
+from sealfs.executors.launcher import IDENTITY_FD
 from sealfs.keys import Identity
 
 ENCLAVES = ("gramine_direct", "gramine_sgx", "occlum", "scone")

@@ -13,7 +13,8 @@ from commands import Sealfs
 from servers import moto_server
 
 from sealfs.enclave import results
-from sealfs.executors.launcher import LAUNCHER, LIBRARY
+from sealfs.enclave.attach import LIBRARY
+from sealfs.executors.launcher import LAUNCHER
 from sealfs.keys import Identity
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
