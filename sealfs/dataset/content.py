@@ -86,8 +86,8 @@ class OpenFile:
             offset += count
             out = out[count:]
 
-    def check_settled(self) -> None:
-        """Wait and raise ChangedWhileReadError if the file was written only a moment before it was opened.
+    def has_settled(self) -> bool:
+        """Whether the last write to the file is over; waits for that if not: then the file must be opened anew.
 
         The kernel sets a file's mtime when a write begins, and by a clock that ticks: a file that was just written
         may still be being written, or be written again, without its mtime telling.
@@ -95,7 +95,8 @@ class OpenFile:
         age = time.time_ns() - self.state.mtime_ns
         if 0 <= age < _SETTLED_NS:
             time.sleep((_SETTLED_NS - age) / 1e9)
-            raise ChangedWhileReadError
+            return False
+        return True
 
     def check_unchanged(self) -> None:
         """Raise ChangedWhileReadError if the file is not what it was when it was opened."""

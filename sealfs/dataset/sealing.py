@@ -22,7 +22,8 @@ from sealfs.errors import SourceFileError
 from sealfs.progress import Progress
 from sealfs.store.base import ObjectStore
 
-_READ_TRIES = 8  # each change costs one to notice it and one to wait until the file has settled
+_READ_TRIES = 4
+_WAITS = 2  # in a row, until a file has settled: one that is written again during both never will
 _ZEROS = bytes(1 << 20)
 
 SentPacks = list[tuple[SealedPack, list[Piece]]]
@@ -118,11 +119,15 @@ class FileSealer:
 
     def _seal_file(self, number: int) -> None:
         path = self._builder.path(number)
-        for _ in range(_READ_TRIES):
+        tries = waits = 0
+        while tries < _READ_TRIES and waits < _WAITS:
             with open_file(self._top, path) as file:
+                if not file.has_settled():
+                    waits += 1
+                    continue
+                tries, waits = tries + 1, 0
                 reading = _Reading(number)
                 try:
-                    file.check_settled()
                     if file.state.size <= self._writer.capacity and not file.sparse:
                         self._read_small(reading, file)
                     else:
