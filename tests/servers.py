@@ -242,6 +242,7 @@ osd_crush_chooseleaf_type = 0
 mon_allow_pool_size_one = true
 mon_max_pg_per_osd = 2000
 mon_data_avail_warn = 2
+mon_data_avail_crit = 1
 [mon]
 mon_data = {folder}/mon
 mon_cluster_log_file = {folder}/run/cluster.log
