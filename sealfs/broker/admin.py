@@ -25,7 +25,7 @@ from sealfs.broker.members import Enrolled, Member, Role, check_revision
 from sealfs.broker.protocol import DATASET, OWNER, Problem
 from sealfs.broker.release import RefusedError
 from sealfs.broker.wrapping import Vault
-from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_EPOCHS, DatasetKeys
+from sealfs.dataset.keyring import MAX_EPOCHS, DatasetKeys
 from sealfs.dataset.snapshot import MAX_VERSION
 from sealfs.errors import ConflictError, IntegrityError, SealfsError, UsageError
 from sealfs.floe import KEY_SIZE
@@ -134,14 +134,18 @@ class Admin:
                     f"{call.signer} is no member of this broker", "its admin runs: sealfs broker member NAME SIGNER"
                 )
             transaction.execute("DELETE FROM calls WHERE expires < ?", (now - LIFETIME,))
-            taken = transaction.execute("INSERT OR IGNORE INTO calls VALUES (?, ?)", (call.identifier, call.expires))
+            taken = transaction.execute(
+                "INSERT OR IGNORE INTO calls VALUES (?, ?)", (call.identifier, call.expires)
+            )
             if taken.rowcount != 1:
                 raise _denied("this call was made before", "sign a new one")
             return member
 
         return self._database.write(take)
 
-    def _logged(self, transaction: sqlite3.Connection, member: Member, call: Call, change: Change) -> dict[str, Any]:
+    def _logged(
+        self, transaction: sqlite3.Connection, member: Member, call: Call, change: Change
+    ) -> dict[str, Any]:
         answer = change(transaction, member, Members(call.arguments, f"the call '{call.name}'"))
         said = {name: value for name, value in call.arguments.items() if name in _LOGGED and _is_short(value)}
         self._log.append(
@@ -151,13 +155,20 @@ class Admin:
 
     def _log_refusal(self, member: Member, call: Call, error: SealfsError) -> None:
         fields = {"member": member.name, "call": call.name, "reason": error.message[:1024]}
-        self._database.write(lambda transaction: self._log.append(transaction, self._clock(), "call refused", fields))
+        self._database.write(
+            lambda transaction: self._log.append(transaction, self._clock(), "call refused", fields)
+        )
 
     # What only looks.
 
     def _hello(self, transaction: sqlite3.Connection, member: Member, arguments: Members) -> dict[str, Any]:
-        arguments.only()
-        return {"member": member.to_json(), "checkpoint": self._log.checkpoint(transaction).to_json()}
+        seen = arguments.only("seen").integer("seen") if "seen" in arguments else 0
+        entry = next(audit.entries(transaction, seen - 1, 1), None) if seen else None
+        return {
+            "member": member.to_json(),
+            "checkpoint": self._log.checkpoint(transaction).to_json(),
+            "seen": entry.to_json() if entry else None,
+        }
 
     def _dataset(self, transaction: sqlite3.Connection, member: Member, arguments: Members) -> dict[str, Any]:
         dataset = arguments.only("dataset").text("dataset", DATASET)
@@ -291,9 +302,7 @@ class Admin:
         members.put_member(transaction, changed)
         return {"revision": changed.revision}
 
-    def _remove_member(
-        self, transaction: sqlite3.Connection, member: Member, arguments: Members
-    ) -> dict[str, Any]:
+    def _remove_member(self, transaction: sqlite3.Connection, member: Member, arguments: Members) -> dict[str, Any]:
         del member
         name = arguments.only("name", "revision").text("name", OWNER)
         members.remove_member(transaction, name, arguments.integer("revision", 1, _MAX_REVISION))

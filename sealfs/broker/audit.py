@@ -22,14 +22,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from sealfs.attestation.canonical import Members, canonical, parse_json
-from sealfs.errors import AuditError, DocumentError, UsageError
+from sealfs.errors import AuditError, BrokerError, DocumentError, UsageError
 from sealfs.keys import Signer
 
 MAX_RECORD_SIZE = 64 << 10
 _DOMAIN = b"sealfs 1 broker log\0"
 _START = bytes(32)  # what the first record names as its predecessor
 _TIME_FORMAT = "%Y-%m-%dT%H:%M:%S.%fZ"
-_SEQUENCE_LIMIT = 1 << 62
+_SEQUENCE_LIMIT = 1 << 53
+_CLOCK_TOLERANCE = 60.0  # seconds: clocks are corrected in small steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +127,12 @@ class Log:
         self.signer = Signer(key.public_key().public_bytes_raw())
 
     def append(self, transaction: sqlite3.Connection, at: datetime, event: str, fields: Mapping[str, Any]) -> int:
-        """Add a record; it is on disk when the transaction is. Returns its number."""
-        last = self.last(transaction)
+        """Add a record; it is on disk when the transaction is. Returns its number.
+
+        Raises:
+            BrokerError: See `check_clock`.
+        """
+        last = self.check_clock(transaction, at)
         sequence = last.sequence + 1 if last else 1
         document = {
             **fields,
@@ -143,6 +148,23 @@ class Log:
         transaction.execute("INSERT INTO log VALUES (?, ?, ?)", (sequence, record, signature))
         return sequence
 
+    def check_clock(self, transaction: sqlite3.Connection, at: datetime) -> Entry | None:
+        """Return the newest record, after which `at` has to be.
+
+        Raises:
+            BrokerError: The clock was moved back: what has expired or was answered could seem good again.
+        """
+        last = self.last(transaction)
+        if last is None:
+            return None
+        behind = (time_of(_parsed(last, last.sequence)) - at).total_seconds()
+        if behind > _CLOCK_TOLERANCE:
+            raise BrokerError(
+                f"the broker's clock is {behind:.0f} s behind its log",
+                "set the clock: until then nothing is released",
+            )
+        return last
+
     @staticmethod
     def last(transaction: sqlite3.Connection) -> Entry | None:
         """Return the newest record."""
@@ -153,8 +175,13 @@ class Log:
         """Return a checkpoint of the newest record."""
         last = self.last(transaction)
         if last is None:
-            raise AuditError("the log is empty; a broker's first record is made with it")
-        return Checkpoint(self._broker, self.signer, last.sequence, last.digest, last.signature)
+            raise AuditError("the broker's log is empty, and its first record is made with it")
+        return checkpoint_of(self._broker, self.signer, last)
+
+
+def checkpoint_of(broker: str, key: Signer, entry: Entry) -> Checkpoint:
+    """Return a checkpoint of a record."""
+    return Checkpoint(broker, key, entry.sequence, entry.digest, entry.signature)
 
 
 def entries(transaction: sqlite3.Connection, after: int = 0, limit: int = -1) -> Iterator[Entry]:

@@ -1,8 +1,8 @@
 """Calls of owners and operators: signed by their own key, for one broker, once.
 
-A call is a DSSE envelope, so what signs can't be mistaken for another of sealfs's documents. It names the broker, so
-that no other can use it, and carries a random id and a time by which it has to arrive: brokers remember ids for that
-long. There is no password and no session.
+A call is a DSSE envelope, so what signs can't be mistaken for another of sealfs's documents. It names the broker,
+so that no other can use it, and carries a random id and a time by which it has to arrive: brokers remember ids for
+that long. There is no password and no session.
 
 Threading: immutable values.
 """

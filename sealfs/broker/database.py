@@ -129,6 +129,10 @@ class Database:
             self._queue.put((work, future))  # type: ignore[arg-type] # the future's type is the work's
         return future.result()
 
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy one consistent state to another database."""
+        self._reader().backup(target)
+
     def close(self) -> None:
         """Finish what is waiting, and let another broker open it."""
         with self._lock:

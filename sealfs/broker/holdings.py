@@ -15,6 +15,7 @@ from sealfs.attestation.canonical import Members, canonical
 from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
 from sealfs.attestation.verdict import RegisteredManifest
+from sealfs.broker.wrapping import Vault
 from sealfs.errors import ConflictError
 
 _MAX_FINDINGS = 200
@@ -103,9 +104,19 @@ def put_holding(transaction: sqlite3.Connection, holding: Holding) -> None:
     )
 
 
-def get_publication(
-    transaction: sqlite3.Connection, owner: str, dataset: str, version: int
-) -> Publication | None:
+def reseal_keys(transaction: sqlite3.Connection, old: Vault, new: Vault) -> int:
+    """Seal the keys of all datasets under another master key; return how many there are."""
+    rows = transaction.execute("SELECT owner, dataset, keys FROM datasets WHERE keys IS NOT NULL").fetchall()
+    for owner, dataset, keys in rows:
+        context = keys_context(owner, dataset)
+        sealed = new.seal(old.open(keys, context), context)
+        transaction.execute(
+            "UPDATE datasets SET keys = ? WHERE owner = ? AND dataset = ?", (sealed, owner, dataset)
+        )
+    return len(rows)
+
+
+def get_publication(transaction: sqlite3.Connection, owner: str, dataset: str, version: int) -> Publication | None:
     """Return a version as it was published, also one that a newer has replaced since."""
     row = transaction.execute(
         "SELECT version, sha256, signer FROM publications WHERE owner = ? AND dataset = ? AND version = ?",
@@ -153,9 +164,7 @@ def manifests_of(transaction: sqlite3.Connection, owner: str) -> list[tuple[Regi
     return [(manifest_from_json(Members.parse(text.encode(), "the manifest")), revision) for text, revision in rows]
 
 
-def put_manifest(
-    transaction: sqlite3.Connection, owner: str, manifest: RegisteredManifest, revision: int
-) -> None:
+def put_manifest(transaction: sqlite3.Connection, owner: str, manifest: RegisteredManifest, revision: int) -> None:
     """Register a manifest for an owner; the caller has checked that it may."""
     transaction.execute(
         "INSERT OR REPLACE INTO manifests VALUES (?, ?, ?, ?)",

@@ -114,10 +114,10 @@ def _parse(jwk: Mapping[str, Any]) -> tuple[JWK, str]:
     )
     if members.text("kty") == "EC":
         members.only("kty", "crv", "alg", "x", "y")
-        names, algorithm, is_known = ("kty", "crv", "x", "y"), _AGREEMENT, members.text("crv") in _CURVES
+        names, algorithm, is_known = ["kty", "crv", "x", "y"], _AGREEMENT, members.text("crv") in _CURVES
     else:
         members.only("kty", "alg", "n", "e")
-        names, algorithm, is_known = ("kty", "n", "e"), _TRANSPORT, members.text("kty") == "RSA"
+        names, algorithm, is_known = ["kty", "n", "e"], _TRANSPORT, members.text("kty") == "RSA"
     if not is_known or members.text("alg") != algorithm:
         raise refused
     try:

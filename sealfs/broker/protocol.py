@@ -1,8 +1,8 @@
 """The messages of the Key Broker Service protocol 0.1.1: request, challenge, attestation, response, and problems.
 
 Confidential containers' kbs/docs/kbs_attestation_protocol.md defines them; both sides are here, so that what one
-writes the other reads. Their own clients and servers say version 0.4.0 today, and bind one more member, the evidence
-of further devices (always empty here); both versions are spoken.
+writes the other reads. Their own clients and servers say version 0.4.0 today, and bind one more member, the
+evidence of further devices (always empty here); both versions are spoken.
 
 Threading: immutable values.
 """
@@ -134,7 +134,9 @@ class Attestation:
         evidence = members.object("tee-evidence").only("primary_evidence", "additional_evidence")
         body = evidence.object("primary_evidence")
         if "additional_evidence" in evidence and evidence.text("additional_evidence") not in _NO_EVIDENCE:
-            raise DocumentError("evidence of further devices is not understood here", "send the primary evidence only")
+            raise DocumentError(
+                "evidence of further devices is not understood here", "send the primary evidence only"
+            )
         extra = {name: document["runtime-data"][name] for name in runtime if name not in {"nonce", "tee-pubkey"}}
         return cls(
             RuntimeData(nonce, {name: public.text(name) for name in public}, extra),
@@ -178,7 +180,9 @@ class Resource:
         members = Members({"owner": owner, "dataset": dataset, "version": version}, "the resource's path")
         number = members.text("version", rf"{LATEST}|[1-9]\d{{0,8}}")
         return cls(
-            members.text("owner", OWNER), members.text("dataset", DATASET), None if number == LATEST else int(number)
+            members.text("owner", OWNER),
+            members.text("dataset", DATASET),
+            None if number == LATEST else int(number),
         )
 
 

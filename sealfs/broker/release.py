@@ -77,11 +77,11 @@ class Decision:
 
 
 def decide(asked: Asked) -> Decision:
-    """Decide whether the keys are released: the dataset is held, the evidence will do, the version is the newest."""
+    """Decide whether keys are released: the dataset is held, the evidence will do, the version is the newest."""
     holding = asked.holding
     if holding is None:
         return Decision(
-            Problem("PluginNotFound", 404, f"this broker holds no {asked.resource}", "is it another owner's broker?")
+            Problem("PluginNotFound", 404, f"this broker has no {asked.resource}", "is it another owner's broker?")
         )
     verdict = judge([holding.policy], asked.session.claims, asked.manifest, asked.at)
     if not verdict.allowed:
@@ -221,7 +221,9 @@ class Releases:
         asked, decision = self._database.write(settle)  # returns when it is on disk
         if decision.problem is not None:
             raise RefusedError(decision.problem)
-        assert asked.holding and asked.publication and decision.verdict  # noqa: S101 - what `decide` has checked
+        assert asked.holding  # noqa: S101 - what `decide` has checked
+        assert asked.publication  # noqa: S101
+        assert decision.verdict  # noqa: S101
         return self._encrypted(asked.session, asked.holding, asked.publication, decision.verdict)
 
     def _encrypted(
@@ -251,7 +253,7 @@ class Releases:
         named = runtime.extra.get("broker")
         if named is None and not self._accept_unbound:
             raise EvidenceError(
-                "the evidence names no broker", f"bind it to this one: \"broker\": \"{self._identity}\""
+                "the evidence names no broker", f'bind it to this one: "broker": "{self._identity}"'
             )
         if named is not None and not (
             isinstance(named, str) and hmac.compare_digest(named.encode(), self._identity.encode())
@@ -273,15 +275,11 @@ class Releases:
             int(at.timestamp()) + LIFETIME,
         )
 
-    def _asked(
-        self, transaction: sqlite3.Connection, session: Session, resource: Resource, at: datetime
-    ) -> Asked:
+    def _asked(self, transaction: sqlite3.Connection, session: Session, resource: Resource, at: datetime) -> Asked:
         holding = holdings.get_holding(transaction, resource.owner, resource.dataset)
         publication = holding.newest if holding else None
         if holding is not None and resource.version is not None:
-            publication = holdings.get_publication(
-                transaction, resource.owner, resource.dataset, resource.version
-            )
+            publication = holdings.get_publication(transaction, resource.owner, resource.dataset, resource.version)
         manifest = None
         if holding is not None and session.claims is not None:
             found = holdings.get_manifest(transaction, resource.owner, session.claims.measurement)

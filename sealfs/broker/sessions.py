@@ -1,8 +1,8 @@
 """Challenges that cost nothing until they are answered, are answered once, and the sessions that come of it.
 
-A challenge authenticates itself: its nonce carries a MAC over the time and over the cookie, which names the kind of
-evidence to come. So an unanswered request leaves no trace that somebody could fill a disk with, a restart forgets no
-challenge, and only answers are written down, so that none counts twice (`spend`).
+A challenge authenticates itself: its nonce carries a MAC over the time and over the cookie, which names the kind
+of evidence to come. So an unanswered request leaves no trace that somebody could fill a disk with, a restart
+forgets no challenge, and only answers are written down, so that none counts twice (`spend`).
 
 Sessions are in memory: after a restart an environment attests again, which its client does by itself.
 

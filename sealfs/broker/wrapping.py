@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -209,11 +209,9 @@ class KmsWrapper:
         except ImportError:
             raise KeyAccessError("a KMS needs boto3", "pip install 'sealfs[s3]'") from None
         try:
-            client = boto3.client("kms")
+            client: Any = boto3.client("kms")  # type: ignore[no-untyped-call]
             try:
-                answer = getattr(client, operation)(
-                    KeyId=self.key_id, EncryptionContext=_KMS_CONTEXT, **arguments
-                )
+                answer = getattr(client, operation)(KeyId=self.key_id, EncryptionContext=_KMS_CONTEXT, **arguments)
             finally:
                 client.close()
         except (BotoCoreError, ClientError) as error:
