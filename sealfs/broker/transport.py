@@ -69,11 +69,13 @@ class Connection:
         if not address.tls:
             self._http = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT)
             return
-        context = ssl.create_default_context()
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if address.identity is not None:  # the key itself is compared, so names and authorities don't matter
+        if address.identity is None:
+            context = ssl.create_default_context()
+        else:  # the key itself is compared, so names and authorities don't matter, and are not loaded
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
         connection = http.client.HTTPSConnection(address.host, address.port, timeout=_TIMEOUT, context=context)
         self._http = connection
         try:
