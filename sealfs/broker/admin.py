@@ -162,7 +162,8 @@ class Admin:
     # What only looks.
 
     def _hello(self, transaction: sqlite3.Connection, member: Member, arguments: Members) -> dict[str, Any]:
-        seen = arguments.only("seen").integer("seen") if "seen" in arguments else 0
+        arguments.only("seen")
+        seen = arguments.integer("seen", 1, 1 << 53) if "seen" in arguments else 0
         entry = next(audit.entries(transaction, seen - 1, 1), None) if seen else None
         return {
             "member": member.to_json(),
