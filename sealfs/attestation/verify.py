@@ -12,6 +12,8 @@ from typing import Protocol
 
 from sealfs.attestation.canonical import Members
 from sealfs.attestation.claims import Claims
+from sealfs.attestation.collateral import CollateralSource
+from sealfs.attestation.dcap import DcapVerifier
 from sealfs.attestation.evidence import KINDS, Evidence
 from sealfs.attestation.runner import RunnerVerifier
 from sealfs.attestation.sample import SampleVerifier
@@ -37,10 +39,22 @@ class Verifier:
     Args:
         runners: Signers of enrolled runners.
         allow_sample: Whether evidence that proves nothing may reach L1.
+        collateral: Where Intel's statements about SGX and TDX platforms come from; None refuses both.
+        intel_root: DER of the root certificate for SGX and TDX; None for Intel's own.
     """
 
-    def __init__(self, *, runners: Collection[Signer] = (), allow_sample: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        runners: Collection[Signer] = (),
+        allow_sample: bool = False,
+        collateral: CollateralSource | None = None,
+        intel_root: bytes | None = None,
+    ) -> None:
         self._kinds: dict[str, KindVerifier] = {"sealfs-runner": RunnerVerifier(runners)}
+        if collateral is not None:
+            self._kinds["sgx"] = DcapVerifier("sgx", collateral, intel_root)
+            self._kinds["tdx"] = DcapVerifier("tdx", collateral, intel_root)
         if allow_sample:
             self._kinds["sample"] = SampleVerifier()
 
