@@ -224,7 +224,9 @@ class Admin:
             policy = known.policy
         else:
             raise UsageError("this broker has no policy for the dataset yet", "name one: sealfs push --policy FILE")
-        sealed = self._vault.seal(packed, holdings.keys_context(member.name, dataset))
+        sealed: bytes | None = self._vault.seal(packed, holdings.keys_context(member.name, dataset))
+        if known is not None and known.keys is None and "policy" not in arguments:
+            sealed = None  # it was withdrawn: a push that only goes on does not undo that
         revision = known.revision + 1 if known else 1
         holdings.put_holding(transaction, Holding(member.name, dataset, revision, policy, published, sealed))
         return {"revision": revision}

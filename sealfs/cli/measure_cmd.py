@@ -20,7 +20,7 @@ from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, coll
 from sealfs.enclave.measure import Measured, measure
 from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
-from sealfs.executors.base import Job, find_executor
+from sealfs.executors.base import Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
 from sealfs.executors.launcher import launcher_imports
 from sealfs.keys import Recipient, Signer
@@ -57,6 +57,8 @@ def command(
     executor: str,
     data: tuple[DataMount, ...],
     signers: tuple[tuple[str | None, Signer], ...],
+    keys_from: KeyKind,
+    broker: str | None,
     test_keys: Path | None,
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
@@ -84,7 +86,8 @@ def command(
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
     output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
-    job = make_job(data, signers, output, workload, test_keys, "preload", enclave)
+    kind: KeyKind = "test-keys" if test_keys else keys_from
+    job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
     for mount in job.datasets:
         if mount.signer is None:
             raise UsageError(
@@ -123,7 +126,9 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
     preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
-    code, also = collect(launcher_imports(), environment={**_TRIAL, **preloaded}, excludes=hidden)
+    code, also = collect(
+        launcher_imports(job.keys in ("attested", "runner")), environment={**_TRIAL, **preloaded}, excludes=hidden
+    )
     if code:
         raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
     return paths | also

@@ -62,6 +62,7 @@ class OutputSealer:
         interval: Seconds between snapshots.
         single_writer: The user's word for stores without conditional writes.
         patience: Seconds for which the last snapshot is tried again while the store is away.
+        level: What they are stamped with, see `Snapshot.level`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class OutputSealer:
         interval: float = DEFAULT_INTERVAL,
         single_writer: bool = False,
         patience: float = _FINAL_PATIENCE,
+        level: str | None = None,
     ) -> None:
         if not recipients:
             raise UsageError("nobody could open the results", "name a recipient with --out-recipient")
@@ -84,6 +86,7 @@ class OutputSealer:
         self._interval = interval
         self._single_writer = single_writer
         self._patience = patience
+        self._level = level
         self._identity = Identity.generate()
         self._trust = TrustStore(state / "trust")
         self._stop = threading.Event()
@@ -187,6 +190,7 @@ class OutputSealer:
             held=held,
             checksum=True,  # what is written through a mapping changes no time, and Gramine's clocks are coarse
             single_writer=self._single_writer,
+            level=self._level,
             jobs=1,  # each takes the size of a pack of the enclave's memory
         )
         Push(self._folder, self._store, self._identity, self._trust, options, state=state).run()
