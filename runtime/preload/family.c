@@ -30,6 +30,8 @@ static int members_file(void) {
 static void tell_parent(void) {
     pid_t parent = getppid(), head = attachments[0].head;
 
+    if (head == 1) /* Gramine's first process: all others there are its descendants */
+        kill(-1, FAMILY_SIGNAL);
     if (getpid() != head && (parent > 1 || parent == head))
         kill(parent, FAMILY_SIGNAL);
 }
