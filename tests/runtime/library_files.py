@@ -97,7 +97,7 @@ def _pictures(top: Path, size: str, rng: np.random.Generator) -> None:
 
 
 def _volumes(top: Path, size: str, rng: np.random.Generator) -> None:
-    """Medical images, as the eye clinics of the issue have them."""
+    """Medical images."""
     side = 12 if size == "small" else 176
     volume = rng.integers(0, 4096, (side, side, side), np.int16)
     if nibabel := optional("nibabel"):

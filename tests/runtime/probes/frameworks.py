@@ -1,4 +1,7 @@
-"""PaddlePaddle: weights, saved programs, the inference engine. `python -m runtime.probes.frameworks FOLDER` makes them."""
+"""PaddlePaddle: weights, saved programs, the inference engine.
+
+`python -m runtime.probes.frameworks FOLDER` makes the files.
+"""
 
 from __future__ import annotations
 
