@@ -35,6 +35,12 @@ class UsageError(SealfsError):
     errno = _errno.EINVAL
 
 
+class DocumentError(UsageError):
+    """A document that was handed in (a policy, evidence, a contract, a request) is malformed or out of bounds."""
+
+    default_hint = "nothing of it was used; correct it and hand it in again"
+
+
 class NotADatasetError(SealfsError):
     """There is no sealed dataset at this address, or no such version or path in it."""
 
@@ -130,3 +136,11 @@ class ExecutorError(SealfsError):
     """A workload cannot be run in the place that was asked for: a tool or a file is missing, or does not fit."""
 
     exit_code = 12
+
+
+class EvidenceError(SealfsError):
+    """Evidence does not prove what it is taken to prove, or the policy demands more than was proven."""
+
+    exit_code = 14
+    errno = _errno.EACCES
+    default_hint = "'sealfs policy check' explains a verdict line by line"

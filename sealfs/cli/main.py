@@ -55,6 +55,7 @@ Exit codes:
    4  no usable key              10  mount problem
    5  data does not authenticate 11  written by a newer sealfs
  130  interrupted                12  no place to run it: tool or file missing
+  14  not proven what a policy demands
   85  run: the workload's in-process reader found data that does not authenticate
 \b
 Three steps:

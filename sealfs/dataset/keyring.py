@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.errors import IntegrityError, KeyAccessError, UsageError
+from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.floe import KEY_SIZE
 from sealfs.keys import Identity, Recipient
 
