@@ -20,6 +20,7 @@ from sealfs.attestation.evidence import KINDS, Evidence
 from sealfs.attestation.runner import RunnerVerifier
 from sealfs.attestation.sample import SampleVerifier
 from sealfs.attestation.snp import SnpVerifier
+from sealfs.attestation.tpm_quote import TpmKey, TpmVerifier
 from sealfs.errors import DocumentError, EvidenceError
 from sealfs.keys import Signer
 
@@ -41,6 +42,7 @@ class Verifier:
 
     Args:
         runners: Signers of enrolled runners.
+        tpm_keys: Enrolled attestation keys.
         allow_sample: Whether evidence that proves nothing may reach L1.
         collateral: Where Intel's statements about SGX and TDX platforms come from; None refuses both.
         intel_root: DER of the root certificate for SGX and TDX; None for Intel's own.
@@ -52,6 +54,7 @@ class Verifier:
         self,
         *,
         runners: Collection[Signer] = (),
+        tpm_keys: Collection[TpmKey] = (),
         allow_sample: bool = False,
         collateral: CollateralSource | None = None,
         intel_root: bytes | None = None,
@@ -60,6 +63,7 @@ class Verifier:
     ) -> None:
         self._kinds: dict[str, KindVerifier] = {
             "sealfs-runner": RunnerVerifier(runners),
+            "tpm": TpmVerifier(tpm_keys),
             "snp": SnpVerifier(amd_roots, amd_certificates),
         }
         if collateral is not None:
