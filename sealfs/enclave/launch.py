@@ -22,6 +22,8 @@ from typing import NoReturn
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import LIBRARY, Settings, attach_dataset, is_preloaded
+from sealfs.enclave.defaults import apply_defaults
+from sealfs.enclave.shellouts import answer_shell_outs
 from sealfs.errors import KeyAccessError, LocalIOError, MountError, SealfsError, UsageError
 from sealfs.keys import Identity, Signer, parse_identity
 from sealfs.store.address import open_store
@@ -112,7 +114,9 @@ def _attach_all(options: argparse.Namespace) -> None:
 def _become(program: list[str]) -> None:
     """Run the user's program: a script in this interpreter, anything else in its place."""
     first = Path(program[0])
+    apply_defaults()
     if first.suffix == ".py" or (first.is_file() and not os.access(first, os.X_OK)):
+        answer_shell_outs()
         sys.argv = program
         sys.path[0] = str(first.resolve().parent)
         runpy.run_path(program[0], run_name="__main__")
