@@ -167,6 +167,7 @@ class CollateralFolder:
                     try:
                         result = check(fetched.text)
                     except EvidenceError:
+                        self._forget_for_now(platform)
                         if stored is None:
                             raise
                     else:
@@ -235,13 +236,17 @@ class CollateralFolder:
             if collateral.platform != platform:
                 raise EvidenceError(f"it answered for another platform, {collateral.platform}")
         except SealfsError as error:
-            if len(self._failed) >= _MAX_REMEMBERED:
-                self._failed.clear()
-            self._failed[platform] = time.monotonic()
+            self._forget_for_now(platform)
             _log.warning("the PCCS %s has nothing for %s: %s", self._pccs, platform, error.message)
             return None
         self._failed.pop(platform, None)
         return collateral
+
+    def _forget_for_now(self, platform: Platform) -> None:
+        """Leave the service in peace about a platform for a while."""
+        if len(self._failed) >= _MAX_REMEMBERED:
+            self._failed.clear()
+        self._failed[platform] = time.monotonic()
 
     def _store(self, collateral: Collateral) -> None:
         try:

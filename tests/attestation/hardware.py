@@ -230,7 +230,8 @@ class Machine:
                 {"tcb": {"isvsvn": _QE_SVN}, "tcbDate": "2025-11-12T00:00:00Z", "tcbStatus": qe_status},
             ],
         }
-        info_text, identity_text = json.dumps(info), json.dumps(identity)
+        # Without spaces, as Intel does: whoever fetches it parses an answer and writes the signed part anew.
+        info_text, identity_text = (json.dumps(text, separators=(",", ":")) for text in (info, identity))
         root_revoked = [self._pck_ca.certificate] if pck_ca_revoked else []
         revoked = [self._pck.certificate] if pck_revoked else []
         return json.dumps(

@@ -103,7 +103,9 @@ def test_made_up_data_opens_anywhere_and_says_so(
     )
     assert "keys were released to this machine at L1: unprotected" in done.stderr
     assert b"0.bin,healthy" in other("cat", results, "model").stdout
-    assert other("stat", results, "--json").json["level"].startswith("L1: unprotected")
+    stat = other("stat", results, "--json")
+    assert stat.json["level"].startswith("L1: unprotected")
+    assert "was made at L1: unprotected" in stat.stderr
 
 
 @pytest.mark.slow
