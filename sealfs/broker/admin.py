@@ -16,6 +16,7 @@ from typing import Any
 
 from sealfs.attestation.canonical import Members
 from sealfs.attestation.policy import Policy
+from sealfs.attestation.tpm_quote import load_key
 from sealfs.broker import audit, holdings, members
 from sealfs.broker.audit import Log
 from sealfs.broker.calls import LIFETIME, Call
@@ -322,6 +323,8 @@ class Admin:
         )
         if changed.kind == "sealfs-runner":
             Signer.parse(changed.value)
+        else:
+            load_key(changed.value.encode())
         members.put_enrolled(transaction, changed)
         return {"revision": changed.revision}
 

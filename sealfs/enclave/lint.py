@@ -159,14 +159,18 @@ class _Linter:
 
     def _versions(self) -> Iterator[Finding]:
         """Look at what the launcher is told of each dataset."""
-        argv = [str(word) for word in self._get("loader.argv", [])]
+        argv = [*takewhile(lambda word: word != "--", map(str, self._get("loader.argv", [])))]
         if _LAUNCHER not in argv:
             return
-        for option, value in pairwise(takewhile(lambda word: word != "--", argv)):
+        for option, value in pairwise(argv):
             if option != "--data":
                 continue
             uri, path = parse_placed(value)
             version = split_version(uri)[1]
+            if "--attested" in argv:
+                why = f"which of its provider's datasets is at {path}, and which version, their broker decides"
+                yield self._finding("note", value, why, f'"{value}"')
+                continue
             if version is None:
                 why = f"the host chooses which of its provider's datasets and versions is at {path}"
             elif isinstance(version, int):

@@ -1,4 +1,4 @@
-"""From the command line: a broker is started, a dataset's keys go there, and only what has proven itself gets them."""
+"""From the command line: a broker is started, keys go there, and only what has proven itself gets them."""
 
 from __future__ import annotations
 
