@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -63,12 +62,12 @@ def _devices(root: Path) -> Iterator[Check]:
 def _node(root: Path, path: str, meaning: str, advice: str) -> Check:
     about = f"/{path}"
     try:
-        mode = (root / path).stat().st_mode
+        (root / path).stat()
     except OSError as error:
         return Check(about, False, f"{error.strerror} ({meaning}): {advice}")
     if not os.access(root / path, os.R_OK):
         return Check(about, False, f"is there ({meaning}), but this user may not read it")
-    return Check(about, True, f"is there ({meaning}{'' if stat.S_ISCHR(mode) else ', no device of the kernel'})")
+    return Check(about, True, f"is there ({meaning})")
 
 
 def _services(root: Path) -> Iterator[Check]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from sealfs.cli.common import identity_option, json_option, print_json
+from sealfs.cli.common import collateral_option, identity_option, json_option, print_json
 from sealfs.dataset.version import split_version
 from sealfs.errors import SealfsError
 from sealfs.keys import default_identity_path, is_locked, load_identity
@@ -33,8 +33,7 @@ class Finding:
 @identity_option
 @click.option("--attestation", is_flag=True,
               help="Check what attestation needs as well: devices, quote services, collateral, clock.")  # fmt: skip
-@click.option("--collateral", type=click.Path(path_type=Path),
-              help="With --attestation: where it is kept [default: $XDG_STATE_HOME/sealfs/collateral].")  # fmt: skip
+@collateral_option
 @json_option
 def command(
     uri: str | None, identity_path: Path | None, attestation: bool, collateral: Path | None, as_json: bool

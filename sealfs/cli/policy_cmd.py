@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sealfs.cli.common import SignerParameter, json_option, print_json
+from sealfs.cli.common import SignerParameter, collateral_option, json_option, print_json
 from sealfs.enclave.lint import lint
 from sealfs.errors import EvidenceError, LocalIOError, UsageError
 from sealfs.keys import Signer
@@ -112,8 +112,7 @@ def _lines(value: object) -> Sequence[str]:
 @click.option("--policy", "policies", type=PolicyParameter(), multiple=True, required=True,
               help="A TOML or JSON file. Repeatable: all of them have to allow.")  # fmt: skip
 @click.option("--at", type=TimeParameter(), help="When, such as 2026-03-01T12:00 (UTC) [default: now].")
-@click.option("--collateral", type=_FILE,
-              help="Intel's statements, a file or a folder [default: $XDG_STATE_HOME/sealfs/collateral].")  # fmt: skip
+@collateral_option
 @click.option("--manifest", type=_FILE,
               help="The rendered manifest to take for the one that was measured; it is linted.")  # fmt: skip
 @click.option(
