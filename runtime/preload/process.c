@@ -10,8 +10,10 @@
 
 #include "core.h"
 #include "descriptors.h"
+#include "family.h"
 #include "real.h"
 #include "report.h"
+#include "semaphores.h"
 #include "state.h"
 #include "streams.h"
 
@@ -20,6 +22,7 @@ static void before_fork(void) {
 
     descriptors_before_fork();
     streams_before_fork();
+    semaphores_before_fork();
     for (unsigned i = 0; i < count; i++)
         reader_before_fork(&attachments[i].core->reader);
 }
@@ -27,10 +30,13 @@ static void before_fork(void) {
 static void after_fork(bool child) {
     for (unsigned i = atomic_load(&attachment_count); i > 0; i--)
         reader_after_fork(&attachments[i - 1].core->reader);
+    semaphores_after_fork();
     streams_after_fork();
     descriptors_after_fork(child);
-    if (child)
+    if (child) {
         note_process();
+        family_join();
+    }
 }
 
 static void after_fork_in_parent(void) {
@@ -48,6 +54,7 @@ __attribute__((constructor)) static void start(void) {
     note_process();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     attach_inherited();
+    family_join();
     errno = error;
 }
 
@@ -118,6 +125,7 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
             refuse(message, message_size, error, text);
         else
             state_publish();
+        family_join();
     }
     pthread_mutex_unlock(&lock);
     return error;

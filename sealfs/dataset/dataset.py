@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sealfs import floe
-from sealfs.dataset.fields import Fields, canonical_json
 from sealfs.dataset.index import MAX_INDEX_SIZE, Index
 from sealfs.dataset.keyring import MAX_KEYRING_SIZE, DatasetKeys, Keyring
 from sealfs.dataset.objects import HEAD, ObjectRef
@@ -25,6 +24,7 @@ from sealfs.errors import (
     ObjectSizeError,
     UsageError,
 )
+from sealfs.fields import Fields, canonical_json
 from sealfs.keys import Identity, Signer
 from sealfs.store.base import ObjectStore
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import IO
 
 from sealfs.dataset.content import FileState
-from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_EPOCHS
 from sealfs.dataset.objects import KEYRINGS, OBJECT_ID_SIZE, PACKS, PUSH_ID_SIZE, ObjectRef, object_name
 from sealfs.dataset.packer import Piece, SealedPack
 from sealfs.errors import ConflictError, IntegrityError, LocalIOError
+from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.floe import HEADER_SIZE
 from sealfs.xdg import state_directory
 

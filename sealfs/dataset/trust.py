@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.dataset.keyring import DATASET_ID_SIZE
 from sealfs.dataset.objects import ObjectRef
 from sealfs.dataset.snapshot import MAX_VERSION, Snapshot
 from sealfs.errors import LocalIOError, SealfsError, TrustError
+from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.keys import Signer
 from sealfs.xdg import state_directory
 

@@ -40,6 +40,15 @@ def library() -> Path:
     return LIBRARY
 
 
+@pytest.fixture(scope="session")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that runs others on a kernel without what Gramine's lacks."""
+    program = tmp_path_factory.mktemp("without") / "without"
+    source = Path(__file__).parent / "programs" / "without.c"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", source, "-o", program], check=True)
+    return program
+
+
 @dataclass(frozen=True)
 class Sealed:
     """A plain folder, the same sealed, and where it is to be attached."""
@@ -56,8 +65,22 @@ class Sealed:
             keys = dataset.keys(self.identity)
             return dataset, keys, dataset.index(keys)
 
-    def run(self, *command: object, options: tuple[str, ...] = (), **how: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program through the launcher."""
+    def run(self, *command: object, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end; see `start`."""
+        timeout = how.pop("timeout", 280)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with self.start(*command, **(pipes | how)) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(
+        self, *command: object, options: tuple[str, ...] = (), under: tuple[Path, ...] = (), **how: Any
+    ) -> subprocess.Popen[Any]:
+        """Start a program through the launcher, and that under other programs."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(RUNTIME.parent),
@@ -66,14 +89,13 @@ class Sealed:
             "XDG_STATE_HOME": str(self.home / "state"),
         }
         environment.update(how.pop("env", {}))
-        how.setdefault("timeout", 280)
         data = f"{self.store}:{self.mount}"
-        launch = [sys.executable, "-m", "sealfs.enclave.launch", "--data", data, *options]
+        launch = [*under, sys.executable, "-m", "sealfs.enclave.launch", "--data", data, *options]
         with open(self.home / "identity") as identity:
             number = identity.fileno()
-            return subprocess.run(
+            return subprocess.Popen(
                 [*launch, "--identity-fd", str(number), "--", *map(str, command)],
-                pass_fds=[number], env=environment, capture_output=True, text=True, check=False, **how,
+                pass_fds=[number], env=environment, **how,
             )  # fmt: skip
 
     def python(self, code: str, *args: object, **how: Any) -> subprocess.CompletedProcess[str]:
