@@ -23,9 +23,11 @@ SETTING = "SEALFS_PADDLE_REPOSITORIES"
 _TOP = Path(os.environ[SETTING]) if SETTING in os.environ else None  # tests see nothing of our environment later
 _SIZE = 64
 _NUMBERS = re.compile(r"\b(?:loss|auc|mIoU|top1):? ?\[?(\d\.\d+)")
+_BEGINS, _AGAIN = "### begins", "### once more"
 _TRIED_AGAIN = (
     *("sh", "-c"),
-    'for n in 1 2 3 4 5; do timeout -k 5 90 "$@"; code=$?; [ $code = 124 ] || exit $code; done; exit $code',
+    f"echo '{_BEGINS}' >&2; for n in 1 2 3 4 5; do timeout -k 5 90 \"$@\"; code=$?; "
+    f"[ $code = 124 ] || exit $code; echo '{_AGAIN}' >&2; done; exit $code",
     "sh",
 )
 _WEIGHTS = (".pdparams", ".pdopt", ".pdstates")
@@ -71,7 +73,7 @@ class Repository:
         name: Of its checkout.
         make: Makes a dataset in an empty folder.
         arguments: Returns the entry point below the checkout, and its arguments.
-        hangs: Whether it may hang before its first batch, on plain files as well, and is then to be tried again.
+        hangs: Whether it hangs now and again, on plain files as well, and is then to be tried again.
     """
 
     name: str
@@ -102,7 +104,8 @@ class Repository:
 
 def numbers(log: str) -> list[str]:
     """Return all losses and metrics that a training printed, to the last digit, in their order."""
-    return _NUMBERS.findall(log)
+    stages = [stage.rpartition(_AGAIN)[2] for stage in log.split(_BEGINS)]
+    return [number for stage in stages for number in _NUMBERS.findall(stage)]
 
 
 def weights(folder: Path) -> dict[str, str]:
