@@ -53,10 +53,10 @@ def make_rows(size: Size, epoch: EpochTimer | None, *, remote: bool) -> list[Row
         random.Random(number).shuffle(order)
         return read_files(order)
 
-    def again(folder: Path, number: int) -> float:
+    def again(folder: Path, number: int) -> float:  # so few that any cache holds them
         order = [
             str(folder / path) for path in paths if int(path.parent.name) < FOLDERS // 2
-        ]  # fits into any cache
+        ]
         read_files(order)
         random.Random(number).shuffle(order)
         return max(read_files(order) for _ in range(2))
