@@ -126,6 +126,12 @@ class Fields:
             raise self._bad(name)
         return members
 
+    def value(self, name: str) -> Any:
+        """Return a member as it is, for what has a parser of its own."""
+        if name not in self._members:
+            raise self._bad(name)
+        return self._members[name]
+
     def object(self, name: str) -> Self:
         """Return a nested object."""
         return type(self)(self._members.get(name), f"{self._what}.{name}")
