@@ -54,9 +54,7 @@ def make_rows(size: Size, epoch: EpochTimer | None, *, remote: bool) -> list[Row
         return read_files(order)
 
     def again(folder: Path, number: int) -> float:  # so few that any cache holds them
-        order = [
-            str(folder / path) for path in paths if int(path.parent.name) < FOLDERS // 2
-        ]
+        order = [str(folder / path) for path in paths if int(path.parent.name) < FOLDERS // 2]
         read_files(order)
         random.Random(number).shuffle(order)
         return max(read_files(order) for _ in range(2))
