@@ -26,6 +26,8 @@ LEVELS: tuple[Level, ...] = ("note", "warning", "error")
 # The folders of an enclave through which ciphertext comes and goes; everything read there is authenticated.
 CIPHERTEXT_URIS = ("file:ciphertext/", "file:results/")
 
+PLAIN_OUTPUT = "standard output and error"
+
 _INSECURE = {
     "insecure__use_cmdline_argv": "whoever starts the enclave chooses its arguments: 'python -c ...' is a shell "
     "inside it, and the measurement does not change",
@@ -260,7 +262,7 @@ class _Linter:
             yield self._finding("note", "sys.enable_sigterm_injection", why)
         if self._get("loader.argv") is not None:
             why = "what the program prints, the host reads: losses, names in tracebacks"
-            yield self._finding("note", "standard output and error", why, "loader.argv")
+            yield self._finding("note", PLAIN_OUTPUT, why, "loader.argv")
 
 
 def _covers(outer: str, inner: str) -> bool:
