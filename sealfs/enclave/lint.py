@@ -152,18 +152,22 @@ class _Linter:
 
     def _launcher(self) -> Iterator[Finding]:
         """Look at what the launcher is told: where keys come from, and which datasets it takes."""
-        argv = [str(word) for word in self._get("loader.argv", [])]
+        argv = [*takewhile(lambda word: word != "--", map(str, self._get("loader.argv", [])))]
         if _LAUNCHER not in argv:
             return
-        for option, value in pairwise(takewhile(lambda word: word != "--", argv)):
+        for option, value in pairwise(argv):
             if option in _HOST_KEYS:
                 yield self._finding("warning", option, _HOST_KEYS[option], f'"{option}"')
             if option == "--data":
-                yield from self._version(value)
+                yield from self._version(value, attested="--attested" in argv)
 
-    def _version(self, data: str) -> Iterator[Finding]:
+    def _version(self, data: str, *, attested: bool) -> Iterator[Finding]:
         uri, path = parse_placed(data)
         version = split_version(uri)[1]
+        if attested:
+            why = f"which of its provider's datasets is at {path}, and which version, their broker decides"
+            yield self._finding("note", data, why, f'"{data}"')
+            return
         if version is None:
             why = f"the host chooses which of its provider's datasets and versions is at {path}"
         elif isinstance(version, int):

@@ -58,6 +58,7 @@ class OutputSealer:
         interval: Seconds between snapshots.
         single_writer: The user's word for stores without conditional writes.
         patience: Seconds for which the last snapshot is tried again while the store is away.
+        level: What they are stamped with, see `Snapshot.level`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class OutputSealer:
         interval: float = DEFAULT_INTERVAL,
         single_writer: bool = False,
         patience: float = PATIENCE,
+        level: str | None = None,
     ) -> None:
         if not recipients:
             raise UsageError("nobody could open the results", "name a recipient with --out-recipient")
@@ -78,6 +80,7 @@ class OutputSealer:
         self._recipients = tuple(recipients)
         self._state = state
         self._single_writer = single_writer
+        self._level = level
         self._identity = Identity.generate()
         self._trust = TrustStore(state / "trust")
         self._periodic = Periodic("sealfs-output", self._go_on, interval, "the results were not sealed", patience)
@@ -152,6 +155,7 @@ class OutputSealer:
             held=held,
             checksum=True,  # what is written through a mapping changes no time, and Gramine's clocks are coarse
             single_writer=self._single_writer,
+            level=self._level,
             jobs=1,  # each takes the size of a pack of the enclave's memory
         )
         Push(self._folder, self._store, self._identity, self._trust, options, state=state).run()
