@@ -40,11 +40,11 @@ from sealfs.errors import (
     UsageError,
 )
 from sealfs.keys import Identity, Recipient, Signer
+from sealfs.placement import DEFAULT_INTERVAL
 from sealfs.store.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
-DEFAULT_INTERVAL = 600.0  # seconds
 _FINAL_PATIENCE = 120.0  # seconds for which the last snapshot is tried again while the store is away
 _PAUSE = 5.0  # seconds between those tries
 _MAX_HELD = 1000  # files that can't be sealed at the moment

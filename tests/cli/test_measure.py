@@ -142,7 +142,11 @@ def test_failing_trial(sealfs: Sealfs, project: Path, tools: str) -> None:
 def test_refused(sealfs: Sealfs, project: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     sealfs("measure", *options("native"), "--", "touch", ran, code=2)
-    sealfs("measure", *options(), "--data", f"{tmp_path}/store:/data", "--", "touch", ran, code=2)
+    data = ["--data", f"{tmp_path}/one:/one", "--data", f"{tmp_path}/two:/two"]
+    sealfs("measure", *options(), *data, "--", "touch", ran, code=2)
+    signer = sealfs.identity_path.with_name("identity.pub")
+    ended = sealfs("measure", *options(), *data, "--signer", f"/one={signer}", "--", "touch", ran, code=2)
+    assert "--signer /two=KEY" in ended.stderr
     sealfs("measure", *options(), "--out", f"{tmp_path}/store:/out", "--", "touch", ran, code=2)
     sealfs("measure", *options(), "--enclave-size", "lots", "--", "touch", ran, code=2)
     sealfs("measure", "--executor", "gramine_sgx", "--", "touch", ran, code=2)
@@ -166,7 +170,7 @@ def test_run_starts_what_was_measured_and_nothing_else(
     sealfs("measure", *job, "--trial", f"{sys.executable} train.py", *command, env={"PATH": tools})
     ended = sealfs("run", *job, *command, env={"PATH": tools}, code=17)
     said = json.loads(ended.lines[-1])
-    assert said["stdin"].startswith("# sealfs identity")
+    assert said["stdin"].startswith("sealfs-identity-1:")
     assert said["argv"][-2:] == ["--", "train.py"]
     assert said["ciphertext"] == {"0": sorted(["head", "indexes", "keyrings", "packs", "snapshots"])}
     assert (results / "came-from-the-enclave").exists()
