@@ -58,6 +58,10 @@ class Fields:
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
+    def is_null(self, name: str) -> bool:
+        """Whether the member is there and null."""
+        return name in self._members and self._members[name] is None
+
     def only(self, *names: str) -> Self:
         """Return itself if it has no members but these: nothing that its writer meant is passed over."""
         for name in self._members:
