@@ -10,6 +10,7 @@
 
 #include "core.h"
 #include "descriptors.h"
+#include "family.h"
 #include "real.h"
 #include "report.h"
 #include "state.h"
@@ -29,8 +30,10 @@ static void after_fork(bool child) {
         reader_after_fork(&attachments[i - 1].core->reader);
     streams_after_fork();
     descriptors_after_fork(child);
-    if (child)
+    if (child) {
         note_process();
+        family_join();
+    }
 }
 
 static void after_fork_in_parent(void) {
@@ -48,6 +51,7 @@ __attribute__((constructor)) static void start(void) {
     note_process();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     attach_inherited();
+    family_join();
     errno = error;
 }
 
@@ -118,6 +122,7 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
             refuse(message, message_size, error, text);
         else
             state_publish();
+        family_join();
     }
     pthread_mutex_unlock(&lock);
     return error;

@@ -58,6 +58,18 @@ class Sealed:
 
     def run(self, *command: object, options: tuple[str, ...] = (), **how: Any) -> subprocess.CompletedProcess[str]:
         """Run a program through the launcher."""
+        timeout = how.pop("timeout", 280)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with self.start(*command, options=options, **(pipes | how)) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(self, *command: object, options: tuple[str, ...] = (), **how: Any) -> subprocess.Popen[Any]:
+        """Start a program through the launcher."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(RUNTIME.parent),
@@ -66,14 +78,13 @@ class Sealed:
             "XDG_STATE_HOME": str(self.home / "state"),
         }
         environment.update(how.pop("env", {}))
-        how.setdefault("timeout", 280)
         data = f"{self.store}:{self.mount}"
         launch = [sys.executable, "-m", "sealfs.enclave.launch", "--data", data, *options]
         with open(self.home / "identity") as identity:
             number = identity.fileno()
-            return subprocess.run(
+            return subprocess.Popen(
                 [*launch, "--identity-fd", str(number), "--", *map(str, command)],
-                pass_fds=[number], env=environment, capture_output=True, text=True, check=False, **how,
+                pass_fds=[number], env=environment, **how,
             )  # fmt: skip
 
     def python(self, code: str, *args: object, **how: Any) -> subprocess.CompletedProcess[str]:
