@@ -152,3 +152,23 @@ class ContractError(SealfsError):
     exit_code = 15
     errno = _errno.EACCES
     default_hint = "'sealfs task status' says how it stands"
+
+
+class BrokerError(SealfsError):
+    """A key broker could not be reached, is not the one it should be, or did not understand."""
+
+    exit_code = 13
+    errno = _errno.EIO
+    default_hint = "check the broker's address, and that it runs: 'sealfs broker serve'"
+
+
+class KeyRefusedError(KeyAccessError):
+    """A key broker was asked and refused; the message is its reason."""
+
+    default_hint = "the dataset's owner decides: the policy says what is demanded"
+
+
+class AuditError(IntegrityError):
+    """A broker's log was cut, edited or reordered."""
+
+    default_hint = "keep this copy of the log, and ask the broker's operator: it is evidence"

@@ -58,10 +58,6 @@ class Fields:
     def __iter__(self) -> Iterator[str]:
         return iter(self._members)
 
-    def is_null(self, name: str) -> bool:
-        """Whether the member is there and null."""
-        return name in self._members and self._members[name] is None
-
     def only(self, *names: str) -> Self:
         """Return itself if it has no members but these: nothing that its writer meant is passed over."""
         for name in self._members:
@@ -129,6 +125,12 @@ class Fields:
         if not all(isinstance(member, str) and re.fullmatch(pattern, member, re.DOTALL) for member in members):
             raise self._bad(name)
         return members
+
+    def value(self, name: str) -> Any:
+        """Return a member as it is, for what has a parser of its own."""
+        if name not in self._members:
+            raise self._bad(name)
+        return self._members[name]
 
     def object(self, name: str) -> Self:
         """Return a nested object."""

@@ -37,6 +37,7 @@ _VERBS = {
     "task": "Agree with others on one use of everybody's data, and run it.",
     "measure": "Make an enclave's files for a command, and print its measurement.",
     "lint": "Say what in an enclave's manifest lets the host in.",
+    "broker": "Run a key broker: keys only for what has proven itself.",
     "umount": "Unmount, and return when it is really gone.",
     "fetch": "Copy a version's objects to a folder, without any key.",
     "warm": "Fetch a dataset's ciphertext into the cache ahead of time.",
@@ -56,7 +57,7 @@ Exit codes:
    4  no usable key              10  mount problem
    5  data does not authenticate 11  written by a newer sealfs
  130  interrupted                12  no place to run it: tool or file missing
-  14  not proven what a policy demands
+  13  key broker not reachable     14  not proven what a policy demands
   15  a contract does not allow it
   85  run: the workload's in-process reader found data that does not authenticate
 \b

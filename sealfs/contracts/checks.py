@@ -28,6 +28,7 @@ WORDS: Final = r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]{1,200}"  # noth
 TEXT: Final = r"[^\x00]{0,4096}"
 URL: Final = r"[!-~]{1,1024}"
 PREFIX: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}|"
+_BROKER = re.compile(r"https://[A-Za-z0-9._:\[\]-]{1,255}(?:/[A-Za-z0-9._~/-]*)?#sha256:[0-9a-f]{64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PRINTABLE_PATH = re.compile(r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]{1,1024}")
 _CODE_BY_NAME = re.compile(r"LD_.*|PYTHON(?!HASHSEED$|UNBUFFERED$|WARNINGS$).*|SEALFS_.*|GLIBC_TUNABLES|GCONV_PATH")
@@ -89,11 +90,10 @@ def _check_keys(contract: Contract) -> None:
             "two parties have the same key", "each party signs with a key of its own: sealfs keygen"
         )
     for name, party in contract.parties.items():
-        if (party.broker is None) != (party.broker_identity is None):
-            raise DocumentError(f"party '{name}' needs both, its broker's URL and its identity, or neither")
-        if party.broker is not None and not re.match(r"https?://[^/]", party.broker):
+        if party.broker is not None and not _BROKER.fullmatch(party.broker):
             raise DocumentError(
-                f"party '{name}' has a broker that is no URL", "such as https://broker.example:8443"
+                f"party '{name}' has a broker without its identity",
+                "write the whole address as the broker says it: https://HOST:PORT#sha256:...",
             )
 
 

@@ -41,14 +41,13 @@ class Party:
     Attributes:
         signer: Whose signature counts as theirs.
         recipient: What results and shares are wrapped for; None if they get neither.
-        broker: URL of the broker that releases their keys; None if they own no input.
-        broker_identity: The broker's TLS key: "sha256:" and the hex digest of its public key.
+        broker: Address of the broker that releases their keys, with its identity: `https://HOST:PORT#sha256:...`;
+            None if they own no input.
     """
 
     signer: Signer
     recipient: Recipient | None = None
     broker: str | None = None
-    broker_identity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -221,7 +220,6 @@ class Contract:
                     "signer": str(party.signer),
                     "recipient": str(party.recipient) if party.recipient else None,
                     "broker": party.broker,
-                    "broker_identity": party.broker_identity,
                 }
                 for name, party in self.parties.items()
             },
@@ -335,18 +333,17 @@ def _named(members: Members, name: str, most: int) -> list[tuple[str, Members]]:
 
 
 def _optional(members: Members, name: str, pattern: str) -> str | None:
-    return None if members.is_null(name) else members.text(name, pattern)
+    return None if members.value(name) is None else members.text(name, pattern)
 
 
 def _party(members: Members) -> Party:
-    members.only("signer", "recipient", "broker", "broker_identity")
+    members.only("signer", "recipient", "broker")
     recipient = _optional(members, "recipient", r"[!-~]{1,4096}")
     try:
         return Party(
             Signer.parse(members.text("signer", r"[!-~]{1,200}")),
             Recipient.parse(recipient) if recipient else None,
             _optional(members, "broker", checks.URL),
-            _optional(members, "broker_identity", r"sha256:[0-9a-f]{64}"),
         )
     except DocumentError:
         raise
@@ -377,7 +374,7 @@ def _function(members: Members) -> Function:
 def _input(members: Members) -> Input:
     members.only("owners", "path", "prefix", "data")
     data = None
-    if not members.is_null("data"):
+    if members.value("data") is not None:
         entry = members.object("data").only("dataset", "version", "snapshot", "address")
         data = SealedData(
             entry.hexadecimal("dataset", 16).hex(),

@@ -132,7 +132,7 @@ def _optional(members: Members, name: str, pattern: str) -> str | None:
 
 
 def _party(members: Members, folder: Path) -> Party:
-    members.only("keys", "broker", "broker_identity")
+    members.only("keys", "broker")
     file = folder / members.text("keys", checks.TEXT)
     lines = _read(file, _MAX_SIZE).decode("ascii", "replace").splitlines()
     signer = next((line for line in lines if line.startswith(SIGNER_PREFIX)), None)
@@ -143,7 +143,6 @@ def _party(members: Members, folder: Path) -> Party:
         Signer.parse(signer),
         Recipient.parse(recipient) if recipient else None,
         _optional(members, "broker", checks.URL),
-        _optional(members, "broker_identity", r"sha256:[0-9a-f]{64}"),
     )
 
 

@@ -97,7 +97,7 @@ def _who(contract: Contract, me: str | None) -> Iterator[str]:
         if party.recipient is not None:
             yield f"  receives with key {party.recipient.fingerprint}"
         if party.broker is not None:
-            yield f"  keys come from {party.broker} ({party.broker_identity})"
+            yield f"  keys come from {party.broker}"
     yield "check with each party, by a way you trust, that the fingerprint is theirs: a contract proves no name"
 
 

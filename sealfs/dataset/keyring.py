@@ -59,6 +59,10 @@ class DatasetKeys:
         """Return these keys and a fresh random one for the next epoch."""
         return DatasetKeys(self.dataset, {**self._epochs, self.latest + 1: os.urandom(KEY_SIZE)})
 
+    def includes(self, others: DatasetKeys) -> bool:
+        """Whether these are the same dataset's keys, and none of the others is missing or different."""
+        return self.dataset == others.dataset and self._epochs.items() >= others._epochs.items()
+
     def _key_for(self, purpose: bytes, epoch: int) -> bytes:
         if epoch not in self._epochs:
             raise KeyAccessError(

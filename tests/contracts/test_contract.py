@@ -18,7 +18,7 @@ from sealfs.attestation.policy import Policy
 from sealfs.contracts.contract import Contract, Input, Output, Party
 from sealfs.errors import ContractError, DocumentError
 
-HOSTS_KEYS = "sha256:" + "0" * 64
+BROKERS_KEY = "sha256:" + "0" * 64
 
 
 def changed(*path: str, value: Any) -> bytes:
@@ -154,10 +154,10 @@ def test_who_gets_results_needs_a_key_to_get_them_by() -> None:
 
 def test_a_broker_comes_with_its_identity() -> None:
     signer = identity("bank-b").signer
-    for broker, key in (("https://x", None), (None, HOSTS_KEYS), ("ftp://x", HOSTS_KEYS)):
+    for broker in ("https://x", "https://x#sha256:00", f"http://x#{BROKERS_KEY}", f"ftp://x#{BROKERS_KEY}", ""):
         with pytest.raises(DocumentError, match="broker"):
-            contract(parties={**contract().parties, "bank-b": Party(signer, None, broker, key)})
-    contract(parties={**contract().parties, "bank-b": Party(signer, None, "https://x", HOSTS_KEYS)})
+            contract(parties={**contract().parties, "bank-b": Party(signer, None, broker)})
+    contract(parties={**contract().parties, "bank-b": Party(signer, None, f"https://x:8600#{BROKERS_KEY}")})
 
 
 def test_sealed_code_has_a_folder_of_its_own() -> None:
