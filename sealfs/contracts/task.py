@@ -264,15 +264,17 @@ class Task:
 
     # --- as a file ---
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the file's content as a JSON object."""
+        return {
+            "format": FORMAT,
+            "contract": self.contract.to_json(),
+            "statements": [dict(signed.envelope) for signed in self.statements],
+        }
+
     def to_bytes(self) -> bytes:
         """Return the file's content: canonical JSON."""
-        return canonical(
-            {
-                "format": FORMAT,
-                "contract": self.contract.to_json(),
-                "statements": [dict(signed.envelope) for signed in self.statements],
-            }
-        )
+        return canonical(self.to_json())
 
     @classmethod
     def parse(cls, data: bytes) -> Task:
@@ -283,15 +285,19 @@ class Task:
             ContractError: A statement is about another contract, or by somebody who has no say.
             TrustError: A statement is not signed by whom it names.
         """
+        return cls.from_json(parse_json(data, "the task", MAX_SIZE, _MAX_DEPTH))
+
+    @classmethod
+    def from_json(cls, document: Any) -> Task:
+        """Verify a parsed one; see `parse`."""
         what = "the task"
-        document = parse_json(data, what, MAX_SIZE, _MAX_DEPTH)
         members = Members(document, what).only("format", "contract", "statements")
         if members.text("format", r"[ -~]{1,80}") != FORMAT:
             raise DocumentError("that is no task of a kind that this sealfs knows", "upgrade sealfs")
         statements = members.array("statements", MAX_STATEMENTS)
-        if len(canonical(document.get("contract"))) > MAX_CONTRACT_SIZE:
+        if len(canonical(members.value("contract"))) > MAX_CONTRACT_SIZE:
             raise DocumentError("the task's contract is too big")
-        contract = Contract.from_json(document.get("contract"))
+        contract = Contract.from_json(members.value("contract"))
         return cls(contract).with_statements([approval.verify(contract, entry) for entry in statements])
 
     def merged(self, other: Task) -> Task:
