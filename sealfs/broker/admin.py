@@ -300,7 +300,9 @@ class Admin:
     def _contract(self, transaction: sqlite3.Connection, member: Member, arguments: Members) -> dict[str, Any]:
         task = Task.from_json(arguments.only("task").value("task"))
         if task.contract.party_of(member.signer) is None:
-            raise UsageError(f"'{member.name}' is no party of that contract", "its parties bring it to their brokers")
+            raise UsageError(
+                f"'{member.name}' is no party of that contract", "its parties bring it to their brokers"
+            )
         self._carrier.keep(transaction, task, may_be_new=True)
         return {"contract": task.contract.digest}
 

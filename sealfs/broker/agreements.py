@@ -128,13 +128,17 @@ def problem_with(
 ) -> Problem | None:
     """Say why a contract does not let a dataset's key go; None if it does. The level is the verdict's matter."""
     if agreement is None:
-        return _denied("this broker does not know the contract that the evidence is bound to",
-                       "its owner brings it: sealfs task sync TASK")  # fmt: skip
+        return _denied(
+            "this broker does not know the contract that the evidence is bound to",
+            "its owner brings it: sealfs task sync TASK",
+        )
     contract = agreement.task.contract
     inputs = inputs_of(contract, agreement.owner, resource)
     if not inputs:
-        return _denied(f"the contract gives no right to {resource.dataset}: no input is that dataset and belongs to "
-                       f"'{resource.owner}' with the key that this broker knows")  # fmt: skip
+        return _denied(
+            f"the contract gives no right to {resource.dataset}: no input is that dataset and belongs to "
+            f"'{resource.owner}' with the key that this broker knows"
+        )
     try:
         agreement.task.check_approved(at)
     except ContractError as error:
@@ -144,7 +148,8 @@ def problem_with(
     agreed = {(entry.data.version, entry.data.snapshot) for entry in inputs if entry.data is not None}
     if (publication.version, publication.sha256) not in agreed:
         versions = ", ".join(str(version) for version, _ in sorted(agreed))
-        return _denied(f"agreed is version {versions} with its digest, not version {publication.version} as published")
+        published = publication.version
+        return _denied(f"agreed is version {versions} with its digest, not version {published} as published")
     if not agreement.is_known_run and agreement.runs_taken >= contract.runs:
         return _denied(f"all {contract.runs} agreed runs are used up", "agree on a new contract: sealfs task new")
     return None

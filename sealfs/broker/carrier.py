@@ -58,7 +58,9 @@ class Carrier:
         """
         try:
             task = Task.parse(data)
-            return self._database.write(lambda transaction: self.keep(transaction, task, may_be_new=False)).to_bytes()
+            return self._database.write(
+                lambda transaction: self.keep(transaction, task, may_be_new=False)
+            ).to_bytes()
         except (ContractError, TrustError) as error:
             raise RefusedError(Problem("ContractDeny", 403, error.message, error.hint)) from None
 
@@ -66,7 +68,9 @@ class Carrier:
         """Keep a verified task in a transaction, and return all that is known of it."""
         for said in add_task(transaction, task, may_be_new=may_be_new):
             record = {"contract": said.contract, "task": said.task, "party": said.party, "action": str(said.action)}
-            self._log.append(transaction, self._clock(), "said", {**record, **({"run": said.run} if said.run else {})})
+            self._log.append(
+                transaction, self._clock(), "said", {**record, **({"run": said.run} if said.run else {})}
+            )
         found = get_task(transaction, task.contract.digest)
         assert found is not None  # noqa: S101 - it has just been kept
         return found

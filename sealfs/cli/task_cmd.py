@@ -14,7 +14,11 @@ _VERBS = {
     "withdraw": ("task_agree", "Take your approval back."),
     "cancel": ("task_agree", "End a task for everybody."),
     "merge": ("task_agree", "Put copies of a task together."),
+    "sync": ("task_run", "Exchange what is signed with the parties' brokers."),
+    "run": ("task_run", "Run what is agreed: evidence, keys, script, sealed results."),
     "status": ("task_look", "Say how far a task has come, and whose approval is missing."),
+    "results": ("task_run", "List, verify and open the results."),
+    "vote": ("task_run", "Agree to the release of a result."),
     "audit": ("task_look", "List who said what and when, each with its signature checked."),
 }
 
@@ -48,7 +52,9 @@ From a draft to a result:
   sealfs task new agreement.toml loans.task      the creator writes it down
   sealfs task show loans.task                    everybody reads it
   sealfs task approve loans.task                 and signs, each on a copy of their own
-  sealfs task merge loans.task theirs.task ...   the copies come together
+  sealfs task sync loans.task                    the signatures meet at the parties' brokers (or: task merge)
+  sealfs task run loans.task --results URI       the operator runs it
+  sealfs task results loans.task --verify --pull DIR
 """
 
 

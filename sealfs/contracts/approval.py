@@ -55,6 +55,19 @@ _ACTION_OF_TYPE: Final = {action.payload_type: action for action in Action}
 
 
 @dataclass(frozen=True)
+class ResultAt:
+    """Where sealed results lie.
+
+    Attributes:
+        address: Of the dataset that they are.
+        provenance: SHA-256 of the provenance beside it, in hex.
+    """
+
+    address: str
+    provenance: str
+
+
+@dataclass(frozen=True)
 class Statement:
     """One thing that one party said.
 
@@ -68,6 +81,7 @@ class Statement:
         run: Which run, 32 hex digits; None for what is said of no run.
         output: Which output a vote is about.
         shares: A vote's: the voter's share of the lock, wrapped for each recipient, by party.
+        results: A finished run's: for each output where its sealed results lie, and the SHA-256 of its provenance.
     """
 
     action: Action
@@ -79,6 +93,7 @@ class Statement:
     run: str | None = None
     output: str | None = None
     shares: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    results: Mapping[str, ResultAt] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return what is signed, as a JSON object."""
@@ -96,6 +111,10 @@ class Statement:
         if self.action is Action.VOTE:
             document["output"] = self.output
             document["shares"] = {party: share.hex() for party, share in self.shares.items()}
+        if self.action is Action.FINISH:
+            document["results"] = {
+                output: {"address": at.address, "provenance": at.provenance} for output, at in self.results.items()
+            }
         return document
 
     @classmethod
@@ -111,10 +130,12 @@ class Statement:
             *("format", "action", "task", "contract", "party", "time", "note"),
             *(("run",) if action in RUN_ACTIONS else ()),
             *(("run", "output", "shares") if action is Action.VOTE else ()),
+            *(("results",) if action is Action.FINISH else ()),
         )
         members.text("action", str(action))
         of_run = action in RUN_ACTIONS or action is Action.VOTE
-        shares = members.object("shares") if action is Action.VOTE else ()
+        shares = members.object("shares") if action is Action.VOTE else None
+        results = members.object("results") if action is Action.FINISH else None
         return cls(
             action,
             members.hexadecimal("task", ID_SIZE).hex(),
@@ -124,11 +145,18 @@ class Statement:
             members.text("note", f"{checks.WORDS}|"),
             members.hexadecimal("run", RUN_ID_SIZE).hex() if of_run else None,
             members.text("output", checks.NAME) if action is Action.VOTE else None,
+            {party: bytes.fromhex(shares.text(party, f"(?:[0-9a-f]{{2}}){{1,{_MAX_WRAPPED}}}")) for party in shares}
+            if shares
+            else {},
             {
-                party: bytes.fromhex(shares.text(party, f"(?:[0-9a-f]{{2}}){{1,{_MAX_WRAPPED}}}"))
-                for party in shares
-                if isinstance(shares, Members)
-            },
+                output: ResultAt(
+                    results.object(output).only("address", "provenance").text("address", checks.URL),
+                    results.object(output).hexadecimal("provenance", 32).hex(),
+                )
+                for output in results
+            }
+            if results
+            else {},
         )
 
 
@@ -222,6 +250,8 @@ def verify(contract: Contract, document: Any) -> Signed:
         raise ContractError(f"'{statement.party}' has no say in that: {_who(contract, action)}")
     if action is Action.VOTE:
         _check_vote(contract, statement)
+    if not set(statement.results) <= set(contract.outputs):
+        raise ContractError(f"'{statement.party}' reports results that the contract does not have")
     try:
         envelope.verify([contract.parties[statement.party].signer.verification_key()], 1)
     except (DsseError, ValueError):

@@ -50,7 +50,9 @@ def combine(shares: Sequence[DatasetKeys]) -> DatasetKeys:
     """
     epochs = [_epochs(share) for share in shares]
     if not epochs or any(share.dataset != shares[0].dataset for share in shares):
-        raise KeyAccessError("the shares are not of one dataset", "ask the owners what they have put at their brokers")
+        raise KeyAccessError(
+            "the shares are not of one dataset", "ask the owners what they have put at their brokers"
+        )
     if any(set(found) != set(epochs[0]) for found in epochs):
         raise KeyAccessError(
             "the owners' shares are of different epochs of the dataset", "each owner publishes the newest share"

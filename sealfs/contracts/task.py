@@ -26,6 +26,7 @@ from sealfs.contracts import approval
 from sealfs.contracts.approval import RUN_ID_SIZE, Action, Signed, Statement
 from sealfs.contracts.contract import MAX_SIZE as MAX_CONTRACT_SIZE
 from sealfs.contracts.contract import Contract, shown_time
+from sealfs.contracts.lock import Lock
 from sealfs.errors import ContractError, DocumentError
 from sealfs.keys import Identity
 
@@ -236,8 +237,8 @@ class Task:
             raise ContractError("there is a run of that id already")
         return self._say(Action.STAGE, identity, at, run=run), run
 
-    def report(self, action: Action, identity: Identity, at: datetime, run: str, note: str = "") -> Task:
-        """Say that a run has started, finished or failed.
+    def report(self, action: Action, identity: Identity, at: datetime, run: str, **members: Any) -> Task:
+        """Say that a run has started, finished (`results`) or failed (`note`).
 
         Raises:
             ContractError: Not the operator, or the run is not there or not so far.
@@ -250,7 +251,19 @@ class Task:
         }
         if known is None or known.state not in before.get(action, ()):
             raise ContractError(f"run {run[:8]} is {known.state if known else 'unknown'}: it cannot {action}")
-        return self._say(action, identity, at, run=run, note=note)
+        return self._say(action, identity, at, run=run, **members)
+
+    def vote(self, lock: Lock, identity: Identity, at: datetime) -> Task:
+        """Agree to the release of a result, by passing one's share of its lock on to the recipients.
+
+        Raises:
+            ContractError: Not one of the voters.
+        """
+        party = self.contract.party_of(identity.signer)
+        if party is None or party not in lock.shares:
+            raise ContractError(f"this identity is no voter of output '{lock.output}'")
+        shares = lock.share_for_recipients(self.contract, party, identity)
+        return self._say(Action.VOTE, identity, at, run=lock.run, output=lock.output, shares=shares)
 
     def edited(self, contract: Contract) -> Task:
         """Return the task with another contract in its place: the same id, nobody's approval."""
