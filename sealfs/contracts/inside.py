@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 import types
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _say(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
         code = error.exit_code
     except OSError as error:
-        _say(f"cannot go on: {error.strerror}")
+        _say(f"cannot go on: {error.filename or ''}: {error.strerror}")
         code = LocalIOError.exit_code
     sys.stdout.flush()
     os._exit(code)  # exit handlers have run
@@ -157,7 +158,8 @@ def _carry_out(told: Told) -> int:
     released = release(contract, run_identity, told.run, detect() or SampleProvider())
     _say(f"every owner's broker has released its key; this run reaches {released.level}")
     with ExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealfs-inside-")))
+        state = Path(tempfile.mkdtemp(prefix="sealfs-inside-"))  # exit handlers, which run early, must not remove it
+        stack.callback(shutil.rmtree, state, ignore_errors=True)
         attach_inputs(contract, told.data, released.keys, state)
         script, name = _script(contract, told.script)
         outputs = {
