@@ -158,7 +158,8 @@ def _carry_out(told: Told) -> int:
     released = release(contract, run_identity, told.run, detect() or SampleProvider())
     _say(f"every owner's broker has released its key; this run reaches {released.level}")
     with ExitStack() as stack:
-        state = Path(tempfile.mkdtemp(prefix="sealfs-inside-"))  # exit handlers, which run early, must not remove it
+        # no TemporaryDirectory: exit handlers run before the results are sealed, and its would remove it
+        state = Path(tempfile.mkdtemp(prefix="sealfs-inside-"))
         stack.callback(shutil.rmtree, state, ignore_errors=True)
         attach_inputs(contract, told.data, released.keys, state)
         script, name = _script(contract, told.script)
