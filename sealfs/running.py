@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
 
 from sealfs.ciphertext import how_to_open
 from sealfs.dataset.dataset import Dataset
@@ -36,6 +35,7 @@ from sealfs.keys import Recipient
 from sealfs.mount.child import MountChild
 from sealfs.opening import CacheSettings, OpenView
 from sealfs.placement import DataMount, Output
+from sealfs.relay import results_folder
 from sealfs.store.address import normalize, open_store
 from sealfs.workload import Workload, signals_sent_to
 
@@ -94,11 +94,12 @@ class Run:
             for mount in mounts:
                 mount.wait_until_ready()
             sealing = stack.enter_context(self._sealing()) if self._seals_here else None
-            if self._executor.is_enclave:
-                self._link_results(stack)
+            relay = stack.enter_context(self._relaying(job)) if self._executor.is_enclave else None
             self._workload = workload = stack.enter_context(self._prepared(job))
             with self._watching(mounts):
                 code = workload.run(lambda: self._damage is not None)
+            if relay is not None:
+                relay()  # whatever has happened: what an enclave has sealed, it has vouched for
             if self._damage is None and code != INTEGRITY_EXIT:
                 return code if sealing is None else sealing(code)
         if self._damage is None:
@@ -199,16 +200,20 @@ class Run:
             finally:
                 sealer.abandon()
 
-    def _link_results(self, stack: ExitStack) -> None:
-        """Let the folder that the enclave sees be the store: what comes there is sealed."""
-        if self._job.output is None:
+    @contextmanager
+    def _relaying(self, job: Job) -> Iterator[Callable[[], None] | None]:
+        """Have a folder in which the enclave puts its results; yields what to call when it has ended."""
+        if job.output is None or job.enclave is None:
+            yield None
             return
-        store = Path(unquote(self._job.output.address.removeprefix("file://")))
-        store.mkdir(parents=True, exist_ok=True)
-        link = Path(self._job.enclave or ".") / RESULTS
-        link.unlink(missing_ok=True)
-        link.symlink_to(store)
-        stack.callback(link.unlink, missing_ok=True)
+        with results_folder(job.output, job.enclave, single_writer=self._single_writer) as (folder, finish):
+            link = job.enclave / RESULTS
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder)
+            try:
+                yield finish
+            finally:
+                link.unlink(missing_ok=True)
 
     def _finish(self, sealer: OutputSealer, folder: MemoryFolder, output: Output, code: int) -> int:
         """Seal the last snapshot; its failure is the run's."""

@@ -36,7 +36,7 @@ static int refusal(const struct stat *status, int flags) {
 }
 
 int open_sealed(struct attachment *at, uint32_t entry, int flags) {
-    struct descriptor made = {at, entry, DESCRIPTOR_FILE, flags};
+    struct descriptor made = {at, entry, DESCRIPTOR_FILE, flags, 0};
     struct stat status;
     int error = sealfs_stat(at->core, entry, &status);
 

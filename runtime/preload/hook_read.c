@@ -43,17 +43,22 @@ ssize_t read_sealed_at(const struct descriptor *descriptor, void *out, size_t si
     return count;
 }
 
-int64_t take_range(int number, uint64_t length, size_t *size) {
+int64_t take_range(int number, const struct descriptor *descriptor, size_t *size) {
+    uint64_t length = descriptor_size(descriptor);
+
     if (*size > KERNEL_MAX_READ)
         *size = KERNEL_MAX_READ;
+    if (*size > length)
+        *size = (size_t)length;
     off_t end = REAL(lseek)(number, (off_t)*size, SEEK_CUR);
     if (end < 0)
         return -1;
+    end -= (off_t)descriptor->base;
     uint64_t start = (uint64_t)end - *size;
     if ((uint64_t)end <= length)
         return (int64_t)start;
     *size = start < length ? (size_t)(length - start) : 0;
-    if (REAL(lseek)(number, (off_t)(start < length ? length : start), SEEK_SET) < 0)
+    if (descriptor_seek(number, descriptor, (off_t)(start < length ? length : start), SEEK_SET) < 0)
         return -1;
     return (int64_t)start;
 }
@@ -63,12 +68,12 @@ ssize_t read_sealed(int number, const struct descriptor *descriptor, void *out, 
 
     if (error != 0)
         return fail(error);
-    int64_t offset = take_range(number, descriptor_size(descriptor), &size);
+    int64_t offset = take_range(number, descriptor, &size);
     if (offset < 0)
         return -1;
     ssize_t count = size == 0 ? 0 : read_sealed_at(descriptor, out, size, (uint64_t)offset);
     if (count < 0)
-        (void)REAL(lseek)(number, -(off_t)size, SEEK_CUR);
+        (void)descriptor_seek(number, descriptor, -(off_t)size, SEEK_CUR);
     return count;
 }
 
@@ -81,14 +86,14 @@ off_t seek_sealed(int number, const struct descriptor *descriptor, off_t offset,
     case SEEK_END:
         if (__builtin_add_overflow(length, offset, &target))
             return fail(EOVERFLOW);
-        return target < 0 ? fail(EINVAL) : REAL(lseek)(number, target, SEEK_SET);
+        return target < 0 ? fail(EINVAL) : descriptor_seek(number, descriptor, target, SEEK_SET);
     case SEEK_DATA:
     case SEEK_HOLE:
         if (offset < 0 || offset >= length)
             return fail(ENXIO);
-        return REAL(lseek)(number, whence == SEEK_DATA ? offset : length, SEEK_SET);
+        return descriptor_seek(number, descriptor, whence == SEEK_DATA ? offset : length, SEEK_SET);
     default:
-        return REAL(lseek)(number, offset, whence);
+        return descriptor_seek(number, descriptor, offset, whence);
     }
 }
 
@@ -172,7 +177,7 @@ static ssize_t readv_sealed(int number, const struct descriptor *descriptor, con
     if (error != 0 || total < 0)
         return error != 0 ? fail(error) : -1;
     size_t size = (size_t)total;
-    int64_t offset = take_range(number, descriptor_size(descriptor), &size);
+    int64_t offset = take_range(number, descriptor, &size);
     return offset < 0 ? -1 : scatter(descriptor, pieces, count, size, (uint64_t)offset);
 }
 

@@ -13,6 +13,7 @@
 #include "family.h"
 #include "real.h"
 #include "report.h"
+#include "semaphores.h"
 #include "state.h"
 #include "streams.h"
 
@@ -21,6 +22,7 @@ static void before_fork(void) {
 
     descriptors_before_fork();
     streams_before_fork();
+    semaphores_before_fork();
     for (unsigned i = 0; i < count; i++)
         reader_before_fork(&attachments[i].core->reader);
 }
@@ -28,6 +30,7 @@ static void before_fork(void) {
 static void after_fork(bool child) {
     for (unsigned i = atomic_load(&attachment_count); i > 0; i--)
         reader_after_fork(&attachments[i - 1].core->reader);
+    semaphores_after_fork();
     streams_after_fork();
     descriptors_after_fork(child);
     if (child) {

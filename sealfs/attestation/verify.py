@@ -10,11 +10,17 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Protocol
 
+from cryptography import x509
+
 from sealfs.attestation.canonical import Members
 from sealfs.attestation.claims import Claims
+from sealfs.attestation.collateral import CollateralSource
+from sealfs.attestation.dcap import DcapVerifier
 from sealfs.attestation.evidence import KINDS, Evidence
 from sealfs.attestation.runner import RunnerVerifier
 from sealfs.attestation.sample import SampleVerifier
+from sealfs.attestation.snp import SnpVerifier
+from sealfs.attestation.tpm_quote import TpmKey, TpmVerifier
 from sealfs.errors import DocumentError, EvidenceError
 from sealfs.keys import Signer
 
@@ -36,11 +42,33 @@ class Verifier:
 
     Args:
         runners: Signers of enrolled runners.
+        tpm_keys: Enrolled attestation keys.
         allow_sample: Whether evidence that proves nothing may reach L1.
+        collateral: Where Intel's statements about SGX and TDX platforms come from; None refuses both.
+        intel_root: DER of the root certificate for SGX and TDX; None for Intel's own.
+        amd_roots: Certificates to believe for SEV-SNP; None for AMD's own.
+        amd_certificates: More that chains may need and guests need not bring, such as chips' VCEKs.
     """
 
-    def __init__(self, *, runners: Collection[Signer] = (), allow_sample: bool = False) -> None:
-        self._kinds: dict[str, KindVerifier] = {"sealfs-runner": RunnerVerifier(runners)}
+    def __init__(
+        self,
+        *,
+        runners: Collection[Signer] = (),
+        tpm_keys: Collection[TpmKey] = (),
+        allow_sample: bool = False,
+        collateral: CollateralSource | None = None,
+        intel_root: bytes | None = None,
+        amd_roots: Collection[x509.Certificate] | None = None,
+        amd_certificates: Collection[x509.Certificate] = (),
+    ) -> None:
+        self._kinds: dict[str, KindVerifier] = {
+            "sealfs-runner": RunnerVerifier(runners),
+            "tpm": TpmVerifier(tpm_keys),
+            "snp": SnpVerifier(amd_roots, amd_certificates),
+        }
+        if collateral is not None:
+            self._kinds["sgx"] = DcapVerifier("sgx", collateral, intel_root)
+            self._kinds["tdx"] = DcapVerifier("tdx", collateral, intel_root)
         if allow_sample:
             self._kinds["sample"] = SampleVerifier()
 

@@ -27,7 +27,9 @@ from typing import NoReturn
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import LIBRARY, Settings, attach_dataset, is_preloaded
+from sealfs.enclave.defaults import apply_defaults
 from sealfs.enclave.keysource import MAX_SECRETS, IdentityKeys, KeySource, PresharedKeys
+from sealfs.enclave.shellouts import answer_shell_outs
 from sealfs.errors import KeyAccessError, LocalIOError, MountError, SealfsError, UsageError
 from sealfs.keys import Signer, parse_identity
 from sealfs.placement import (
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if datasets and not is_preloaded():
             secrets = [fd for fd in (options.identity_fd, options.passphrase_fd, options.keys_fd) if fd is not None]
             preload_and_restart(arguments, secrets, os.environ)
+        apply_defaults()
         if datasets:
             attach_all(datasets, _key_source(options), Settings(options.cache, real_files=options.real_files))
         if output is not None:
@@ -205,6 +208,7 @@ def _become(program: list[str]) -> None:
 
 
 def _run_script(program: list[str]) -> None:
+    answer_shell_outs()
     sys.argv = program
     sys.path[0] = str(Path(program[0]).resolve().parent)
     runpy.run_path(program[0], run_name="__main__")

@@ -89,9 +89,7 @@ def test_a_log_that_was_rewritten_by_its_own_broker() -> None:
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
         connection.execute("CREATE TABLE log (sequence INTEGER PRIMARY KEY, record BLOB, signature BLOB)")
         for entry in log:
-            connection.execute(
-                "INSERT INTO log VALUES (?, ?, ?)", (entry.sequence, entry.record, entry.signature)
-            )
+            connection.execute("INSERT INTO log VALUES (?, ?, ?)", (entry.sequence, entry.record, entry.signature))
         for _ in range(9):
             LOG.append(connection, START + timedelta(seconds=60), "released", {"number": 77})
         rewritten = list(entries(connection))
@@ -158,9 +156,7 @@ def change(broker_folder: Path, statement: str) -> None:
         ("UPDATE log SET sequence = -1 WHERE sequence = 3", "log"),
     ],
 )
-def test_an_operator_who_edits_the_database(
-    tmp_path: Path, owner: Identity, statement: str, words: str
-) -> None:
+def test_an_operator_who_edits_the_database(tmp_path: Path, owner: Identity, statement: str, words: str) -> None:
     store = CheckpointStore(tmp_path / "seen")
     with running(tmp_path, owner) as broker:
         keys = broker.publish(DEVELOPMENT)
@@ -191,7 +187,8 @@ def test_a_damaged_log_releases_nothing(broker: Broker) -> None:
     """The record that the next one would follow from must be readable."""
     keys = broker.publish(DEVELOPMENT)
     database: Database = broker.home.database
-    database.write(lambda t: t.execute("UPDATE log SET record = x'00' WHERE sequence = (SELECT max(sequence) FROM log)"))
+    database.write(
+        lambda t: t.execute("UPDATE log SET record = x'00' WHERE sequence = (SELECT max(sequence) FROM log)")
+    )
     with pytest.raises(BrokerError):
         broker.client().resource("owner", keys.dataset)
-

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import Sealfs
+from servers import moto_server
 
 from sealfs.executors.launcher import LAUNCHER
 from sealfs.keys import Identity
@@ -179,6 +180,34 @@ def test_run_starts_what_was_measured_and_nothing_else(
     assert "was made for another run: its workload.manifest.template differs" in other.stderr
     dry = sealfs("run", *job, "--dry-run", *command, env={"PATH": tools})
     assert dry.lines[-2:] == [f"cd {project / 'enclave'}", "gramine-sgx workload"]
+
+
+@needs_launcher
+@pytest.mark.slow
+def test_results_to_an_object_store(sealfs: Sealfs, project: Path, tools: str, tmp_path: Path) -> None:
+    """The enclave seals to a folder of the host, and the host, which has the credentials, takes it on."""
+    (project / "model").mkdir()
+    (project / "model" / "weights").write_text("trained")
+    sealfs("push", project / "model", tmp_path / "sealed")
+    copy = f"import shutil; shutil.copytree({str(tmp_path / 'sealed')!r}, 'results', dirs_exist_ok=True)"
+    (tmp_path / "tools" / "gramine-sgx").write_text(f"#!{sys.executable}\n{copy}")
+    public = sealfs.identity_path.with_name("identity.pub")
+    with moto_server() as server:
+        server.create_bucket("bucket")
+        env = {"PATH": tools, **server.environment()}
+        job = [*options(), "--out", f"s3://bucket/results:{tmp_path / 'out'}", "--out-recipient", public]
+        command = ["--", "python", "train.py"]
+        sealfs("measure", *job, "--trial", f"{sys.executable} train.py", *command, env=env)
+        sealfs("run", *job, *command, env=env)
+        assert sealfs("cat", "s3://bucket/results", "weights", env=env).text == "trained"
+        assert not list((project / "enclave").glob("results*")), "left behind although it was copied"
+        taken = sealfs("run", *job, *command, env=env, code=2)
+        assert "a dataset at s3://bucket/results already" in taken.stderr
+        env["AWS_SECRET_ACCESS_KEY"] = ""
+        env["AWS_ACCESS_KEY_ID"] = ""
+        without = sealfs("run", *job, *command, env=env, code=7)
+        assert "credentials" in without.stderr.lower()
+    assert not list((project / "enclave").glob("results*"))
 
 
 def test_lint(sealfs: Sealfs, tmp_path: Path) -> None:

@@ -40,6 +40,15 @@ def library() -> Path:
     return LIBRARY
 
 
+@pytest.fixture(scope="session")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that runs others on a kernel without what Gramine's lacks."""
+    program = tmp_path_factory.mktemp("without") / "without"
+    source = Path(__file__).parent / "programs" / "without.c"
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", source, "-o", program], check=True)
+    return program
+
+
 @dataclass(frozen=True)
 class Sealed:
     """A plain folder, the same sealed, and where it is to be attached."""
@@ -56,11 +65,11 @@ class Sealed:
             keys = dataset.keys(self.identity)
             return dataset, keys, dataset.index(keys)
 
-    def run(self, *command: object, options: tuple[str, ...] = (), **how: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program through the launcher."""
+    def run(self, *command: object, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end; see `start`."""
         timeout = how.pop("timeout", 280)
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        with self.start(*command, options=options, **(pipes | how)) as process:
+        with self.start(*command, **(pipes | how)) as process:
             try:
                 out, err = process.communicate(timeout=timeout)
             except BaseException:
@@ -68,8 +77,10 @@ class Sealed:
                 raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def start(self, *command: object, options: tuple[str, ...] = (), **how: Any) -> subprocess.Popen[Any]:
-        """Start a program through the launcher."""
+    def start(
+        self, *command: object, options: tuple[str, ...] = (), under: tuple[Path, ...] = (), **how: Any
+    ) -> subprocess.Popen[Any]:
+        """Start a program through the launcher, and that under other programs."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(RUNTIME.parent),
@@ -79,7 +90,7 @@ class Sealed:
         }
         environment.update(how.pop("env", {}))
         data = f"{self.store}:{self.mount}"
-        launch = [sys.executable, "-m", "sealfs.enclave.launch", "--data", data, *options]
+        launch = [*under, sys.executable, "-m", "sealfs.enclave.launch", "--data", data, *options]
         with open(self.home / "identity") as identity:
             number = identity.fileno()
             return subprocess.Popen(

@@ -1,0 +1,316 @@
+/* Named semaphores over pipes, for kernels whose processes share no memory (Gramine): libc's live in a mapping of
+ * /dev/shm. Elsewhere every call is libc's. Python's multiprocessing, and so every DataLoader worker, needs them.
+ *
+ * A unit is a byte in a pipe: to wait is to read one, to post is to write one. Each is a single system call, so a
+ * process that is killed in the middle loses nothing. A semaphore that starts at SEM_VALUE_MAX counts the other way
+ * round, the bytes being what was taken: it bounds nothing (that is how multiprocessing writes "no limit").
+ *
+ * Children of fork share them. A name is known in the process that made it and in later forks; an exec'd program
+ * does not find it (ENOENT). In SGX Gramine encrypts each pipe between two processes, so there these serve two
+ * processes at most.
+ *
+ * Threading: the table has a lock; waiting and posting take none and are as safe in signal handlers as libc's.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "real.h"
+#include "report.h"
+#include "semaphores.h"
+
+#define MAX_SEMAPHORES 1024
+#define MAX_UNITS (60 << 10) /* that fit into a pipe */
+#define UNBOUNDED SEM_VALUE_MAX
+#define SECOND 1000000000ll
+
+struct semaphore {
+    char name[NAME_MAX + 1]; /* "": unlinked */
+    unsigned users;          /* 0: free */
+    bool unbounded;
+    int out, in; /* to read from, to write to */
+};
+
+static struct semaphore table[MAX_SEMAPHORES]; /* a sem_t * that points in here is one of these */
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Whether the kernel has no memory that processes share. Gramine says so in no better way. */
+static bool needed(void) {
+    static _Atomic int answer; /* 0: not asked yet */
+    int known = atomic_load(&answer);
+
+    if (known == 0) {
+        int error = errno, file = memfd_create("sealfs-probe", MFD_CLOEXEC);
+        known = file < 0 && errno == ENOSYS ? 2 : 1;
+        if (file >= 0)
+            REAL(close)(file);
+        errno = error;
+        atomic_store(&answer, known);
+    }
+    return known == 2;
+}
+
+static struct semaphore *ours(sem_t *semaphore) {
+    uintptr_t at = (uintptr_t)semaphore, first = (uintptr_t)table;
+
+    return at >= first && at < first + sizeof table ? (struct semaphore *)(void *)semaphore : NULL;
+}
+
+/* --- bytes --- */
+
+static bool fill(int number, unsigned units) {
+    static const char bytes[4096];
+
+    while (units > 0) {
+        ssize_t count = REAL(write)(number, bytes, units < sizeof bytes ? units : sizeof bytes);
+        if (count < 0 && errno == EINTR)
+            continue;
+        if (count <= 0)
+            return false;
+        units -= (unsigned)count;
+    }
+    return true;
+}
+
+/* Gramine's pipes are sockets, which hold few pieces of one byte and many bytes in one piece. */
+static bool compact(const struct semaphore *semaphore) {
+    char bytes[4096];
+    unsigned units = 0;
+    ssize_t count;
+
+    while (units < MAX_UNITS && (count = REAL(read)(semaphore->out, bytes, sizeof bytes)) > 0)
+        units += (unsigned)count;
+    return fill(semaphore->in, units) && units < MAX_UNITS;
+}
+
+static int put(const struct semaphore *semaphore) {
+    for (bool again = false;; again = true) {
+        if (REAL(write)(semaphore->in, "", 1) == 1)
+            return 0;
+        if (errno == EINTR)
+            continue;
+        if (errno != EAGAIN)
+            return -1;
+        if (again || !compact(semaphore))
+            return fail(EOVERFLOW);
+    }
+}
+
+static int take(const struct semaphore *semaphore) {
+    char byte;
+    ssize_t count = REAL(read)(semaphore->out, &byte, 1);
+
+    return count == 1 ? 0 : fail(count == 0 ? EINVAL : errno);
+}
+
+/* Takes a unit; waits until `deadline` of `clock` for it, NULL: for as long as it takes. */
+static int wait_until(const struct semaphore *semaphore, clockid_t clock, const struct timespec *deadline) {
+    struct pollfd readable = {.fd = semaphore->out, .events = POLLIN};
+
+    if (semaphore->unbounded) {
+        (void)put(semaphore); /* more than fit are not counted: nobody reaches 2^31 */
+        return 0;
+    }
+    while (take(semaphore) != 0) {
+        int patience = -1;
+        if (errno != EAGAIN)
+            return -1;
+        if (deadline != NULL) {
+            struct timespec now;
+            if (deadline->tv_nsec < 0 || deadline->tv_nsec >= SECOND || clock_gettime(clock, &now) != 0)
+                return fail(EINVAL);
+            long long left = (deadline->tv_sec - now.tv_sec) * SECOND + deadline->tv_nsec - now.tv_nsec;
+            if (left <= 0)
+                return fail(ETIMEDOUT);
+            long long milliseconds = (left + 999999) / 1000000;
+            patience = milliseconds > INT_MAX ? INT_MAX : (int)milliseconds;
+        }
+        if (poll(&readable, 1, patience) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* --- the table --- */
+
+static struct semaphore *named(const char *name) {
+    for (size_t i = 0; i < MAX_SEMAPHORES; i++)
+        if (table[i].users != 0 && table[i].name[0] != '\0' && strcmp(table[i].name, name) == 0)
+            return &table[i];
+    return NULL;
+}
+
+static int make_pipe(struct semaphore *semaphore, unsigned value) {
+    int ends[2];
+
+    if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0)
+        return -1;
+    semaphore->out = private_keep(ends[0], false);
+    semaphore->in = semaphore->out < 0 ? -1 : private_keep(ends[1], false);
+    if (semaphore->in >= 0 && fill(semaphore->in, semaphore->unbounded ? 0 : value))
+        return 0;
+    int error = errno;
+    if (semaphore->out < 0)
+        REAL(close)(ends[1]);
+    else
+        private_close(semaphore->out);
+    if (semaphore->in >= 0)
+        private_close(semaphore->in);
+    return fail(error);
+}
+
+static sem_t *make(const char *name, unsigned value) {
+    struct semaphore *free_one = NULL;
+
+    for (size_t i = 0; free_one == NULL && i < MAX_SEMAPHORES; i++)
+        if (table[i].users == 0)
+            free_one = &table[i];
+    if (value > UNBOUNDED) {
+        errno = EINVAL;
+        return SEM_FAILED;
+    }
+    if (free_one == NULL || (value > MAX_UNITS && value != UNBOUNDED)) {
+        say(free_one == NULL ? "no more than %d semaphores here" : "a semaphore can't start above %d here",
+            free_one == NULL ? MAX_SEMAPHORES : MAX_UNITS);
+        errno = ENOSPC;
+        return SEM_FAILED;
+    }
+    free_one->unbounded = value == UNBOUNDED;
+    if (make_pipe(free_one, value) != 0)
+        return SEM_FAILED;
+    strcpy(free_one->name, name);
+    free_one->users = 1;
+    return (sem_t *)(void *)free_one;
+}
+
+static sem_t *open_named(const char *name, int flags, unsigned value) {
+    sem_t *result = SEM_FAILED;
+
+    name += strspn(name, "/");
+    size_t length = strlen(name);
+    if (length == 0 || length > NAME_MAX || strchr(name, '/') != NULL) {
+        errno = length > NAME_MAX ? ENAMETOOLONG : EINVAL;
+        return result;
+    }
+    pthread_mutex_lock(&lock);
+    struct semaphore *there = named(name);
+    if (there == NULL && (flags & O_CREAT) != 0)
+        result = make(name, value);
+    else if (there == NULL)
+        errno = ENOENT;
+    else if ((flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
+        errno = EEXIST;
+    else {
+        there->users++;
+        result = (sem_t *)(void *)there;
+    }
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+void semaphores_before_fork(void) {
+    pthread_mutex_lock(&lock);
+}
+
+void semaphores_after_fork(void) {
+    pthread_mutex_unlock(&lock);
+}
+
+/* --- the calls --- */
+
+HOOK sem_t *sem_open(const char *name, int flags, ...) {
+    va_list arguments;
+
+    va_start(arguments, flags);
+    mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
+    unsigned value = (flags & O_CREAT) != 0 ? va_arg(arguments, unsigned) : 0;
+    va_end(arguments);
+    return needed() ? open_named(name, flags, value) : REAL(sem_open)(name, flags, mode, value);
+}
+
+HOOK int sem_close(sem_t *semaphore) {
+    struct semaphore *own = ours(semaphore);
+
+    if (own == NULL)
+        return REAL(sem_close)(semaphore);
+    pthread_mutex_lock(&lock);
+    bool known = own->users != 0;
+    if (known && --own->users == 0) {
+        /* a name that nobody holds any more keeps its value with POSIX; here it goes with its last user */
+        private_close(own->out);
+        private_close(own->in);
+        own->name[0] = '\0';
+    }
+    pthread_mutex_unlock(&lock);
+    return known ? 0 : fail(EINVAL);
+}
+
+HOOK int sem_unlink(const char *name) {
+    if (!needed())
+        return REAL(sem_unlink)(name);
+    pthread_mutex_lock(&lock);
+    struct semaphore *there = named(name + strspn(name, "/"));
+    if (there != NULL)
+        there->name[0] = '\0';
+    pthread_mutex_unlock(&lock);
+    return there != NULL ? 0 : fail(ENOENT);
+}
+
+HOOK int sem_wait(sem_t *semaphore) {
+    const struct semaphore *own = ours(semaphore);
+
+    return own == NULL ? REAL(sem_wait)(semaphore) : wait_until(own, CLOCK_REALTIME, NULL);
+}
+
+HOOK int sem_timedwait(sem_t *semaphore, const struct timespec *deadline) {
+    const struct semaphore *own = ours(semaphore);
+
+    return own == NULL ? REAL(sem_timedwait)(semaphore, deadline) : wait_until(own, CLOCK_REALTIME, deadline);
+}
+
+HOOK int sem_clockwait(sem_t *semaphore, clockid_t clock, const struct timespec *deadline) {
+    const struct semaphore *own = ours(semaphore);
+
+    return own == NULL ? REAL(sem_clockwait)(semaphore, clock, deadline) : wait_until(own, clock, deadline);
+}
+
+HOOK int sem_trywait(sem_t *semaphore) {
+    const struct semaphore *own = ours(semaphore);
+
+    if (own == NULL)
+        return REAL(sem_trywait)(semaphore);
+    return own->unbounded ? wait_until(own, CLOCK_REALTIME, NULL) : take(own);
+}
+
+HOOK int sem_post(sem_t *semaphore) {
+    const struct semaphore *own = ours(semaphore);
+
+    if (own == NULL)
+        return REAL(sem_post)(semaphore);
+    if (!own->unbounded)
+        return put(own);
+    return take(own) == 0 || errno == EAGAIN ? 0 : -1;
+}
+
+HOOK int sem_getvalue(sem_t *semaphore, int *value) {
+    const struct semaphore *own = ours(semaphore);
+    int units;
+
+    if (own == NULL)
+        return REAL(sem_getvalue)(semaphore, value);
+    if (REAL(ioctl)(own->out, FIONREAD, &units) != 0)
+        return -1;
+    /* never quite UNBOUNDED: multiprocessing would refuse to post what the pipe had no room to count */
+    *value = own->unbounded ? (int)UNBOUNDED - (units == 0 ? 1 : units) : units;
+    return 0;
+}
