@@ -16,6 +16,7 @@ from typing import Any
 
 from sealfs.attestation.canonical import Members
 from sealfs.attestation.policy import Policy
+from sealfs.attestation.tpm_quote import load_key
 from sealfs.broker import audit, holdings, members
 from sealfs.broker.audit import Log
 from sealfs.broker.calls import LIFETIME, Call
@@ -230,7 +231,9 @@ class Admin:
             policy = known.policy
         else:
             raise UsageError("this broker has no policy for the dataset yet", "name one: sealfs push --policy FILE")
-        sealed = self._vault.seal(packed, holdings.keys_context(member.name, dataset))
+        sealed: bytes | None = self._vault.seal(packed, holdings.keys_context(member.name, dataset))
+        if known is not None and known.keys is None and "policy" not in arguments:
+            sealed = None  # it was withdrawn: a push that only goes on does not undo that
         revision = known.revision + 1 if known else 1
         holdings.put_holding(transaction, Holding(member.name, dataset, revision, policy, published, sealed))
         return {"revision": revision}
@@ -335,6 +338,8 @@ class Admin:
         )
         if changed.kind == "sealfs-runner":
             Signer.parse(changed.value)
+        else:
+            load_key(changed.value.encode())
         members.put_enrolled(transaction, changed)
         return {"revision": changed.revision}
 

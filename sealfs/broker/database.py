@@ -146,11 +146,11 @@ class Database:
             if self._closed:
                 return
             self._closed = True
+            for connection in self._readers:
+                connection.close()
             self._queue.put(None)
         if not self._readonly:
-            self._thread.join()
-        for connection in self._readers:
-            connection.close()
+            self._thread.join()  # whose connection is the last, so that it clears the write-ahead log away
         self._unlock()
 
     def _unlock(self) -> None:

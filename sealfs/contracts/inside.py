@@ -41,6 +41,7 @@ from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.trust import TrustStore
 from sealfs.dataset.union import Member
 from sealfs.enclave.attach import attach_dataset, attach_union, is_preloaded, objects_folder
+from sealfs.enclave.defaults import apply_defaults
 from sealfs.enclave.launch import preload_and_restart
 from sealfs.enclave.memory import memory_folder
 from sealfs.enclave.output import OutputSealer, end_like_a_program
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not is_preloaded():
             preload_and_restart(arguments, [], environment)
         _replace_environment(environment)
+        apply_defaults()
         told.task.check_approved(datetime.now(UTC))  # brokers check, too, with clocks that owners trust
         code = _carry_out(told)
     except SealfsError as error:
@@ -164,7 +166,9 @@ def _carry_out(told: Told) -> int:
         attach_inputs(contract, told.data, released.keys, state)
         script, name = _script(contract, told.script)
         outputs = {
-            output: stack.enter_context(closing(_Result(stack, told, output, run_identity, state / output)))
+            output: stack.enter_context(
+                closing(_Result(stack, told, output, run_identity, state / output, released))
+            )
             for output in sorted(contract.outputs)
         }
         started = datetime.now(UTC).replace(microsecond=0)
@@ -367,9 +371,12 @@ class _Result:
         output: Which.
         run_identity: Signs.
         state: A private folder for this output.
+        released: Says which level results are stamped with.
     """
 
-    def __init__(self, stack: ExitStack, told: Told, output: str, run_identity: Identity, state: Path) -> None:
+    def __init__(
+        self, stack: ExitStack, told: Told, output: str, run_identity: Identity, state: Path, released: Keys
+    ) -> None:
         contract = told.task.contract
         terms = contract.outputs[output]
         state.mkdir(mode=0o700)
@@ -394,6 +401,7 @@ class _Result:
             interval=TIMEOUT_MAX / 2,  # nothing leaves before the end, when nobody writes and all can be weighed
             identity=run_identity,
             max_size=terms.max_size,
+            level=str(released.level),
         )
         self.sealer.start()
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from sealfs.attestation.levels import Level as SecurityLevel
 from sealfs.dataset.version import split_version
 from sealfs.errors import UsageError
 from sealfs.placement import parse_placed
@@ -78,6 +79,18 @@ def lint(text: str) -> list[Finding]:
             "a template has to be rendered first, by 'sealfs measure' or gramine-manifest",
         ) from None
     return sorted(set(_Linter(text, manifest).findings()))
+
+
+def served_level(findings: Sequence[Finding]) -> tuple[SecurityLevel, tuple[str, ...]]:
+    """Return the highest level that an SGX manifest with these findings may serve, and what keeps it from a higher.
+
+    What lets the host in leaves nothing to protect; a weakness leaves what a confidential virtual machine has.
+    """
+    errors = tuple(f"{f.what}: {f.why}" for f in findings if f.level == "error")
+    warnings = tuple(f"{f.what}: {f.why}" for f in findings if f.level == "warning")
+    if errors:
+        return SecurityLevel.L1, errors + warnings
+    return (SecurityLevel.L4, warnings) if warnings else (SecurityLevel.L5, ())
 
 
 def worst(findings: list[Finding]) -> Level | None:
@@ -146,14 +159,18 @@ class _Linter:
 
     def _versions(self) -> Iterator[Finding]:
         """Look at what the launcher is told of each dataset."""
-        argv = [str(word) for word in self._get("loader.argv", [])]
+        argv = [*takewhile(lambda word: word != "--", map(str, self._get("loader.argv", [])))]
         if _LAUNCHER not in argv:
             return
-        for option, value in pairwise(takewhile(lambda word: word != "--", argv)):
+        for option, value in pairwise(argv):
             if option != "--data":
                 continue
             uri, path = parse_placed(value)
             version = split_version(uri)[1]
+            if "--attested" in argv:
+                why = f"which of its provider's datasets is at {path}, and which version, their broker decides"
+                yield self._finding("note", value, why, f'"{value}"')
+                continue
             if version is None:
                 why = f"the host chooses which of its provider's datasets and versions is at {path}"
             elif isinstance(version, int):

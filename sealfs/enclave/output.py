@@ -60,6 +60,7 @@ class OutputSealer:
         patience: Seconds for which the last snapshot is tried again while the store is away.
         identity: Who signs the results; None makes an identity for this run.
         max_size: Most bytes that may leave; None for any number.
+        level: What they are stamped with, see `Snapshot.level`.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class OutputSealer:
         patience: float = PATIENCE,
         identity: Identity | None = None,
         max_size: int | None = None,
+        level: str | None = None,
     ) -> None:
         if not recipients:
             raise UsageError("nobody could open the results", "name a recipient with --out-recipient")
@@ -84,6 +86,7 @@ class OutputSealer:
         self._single_writer = single_writer
         self._identity = identity or Identity.generate()
         self._max_size = max_size
+        self._level = level
         self._trust = TrustStore(state / "trust")
         self._periodic = Periodic("sealfs-output", self._go_on, interval, "the results were not sealed", patience)
 
@@ -173,6 +176,7 @@ class OutputSealer:
             held=held,
             checksum=True,  # what is written through a mapping changes no time, and Gramine's clocks are coarse
             single_writer=self._single_writer,
+            level=self._level,
             jobs=1,  # each takes the size of a pack of the enclave's memory
         )
         Push(self._folder, self._store, self._identity, self._trust, options, state=state).run()
