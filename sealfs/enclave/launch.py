@@ -19,7 +19,7 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = _parse(arguments)
         datasets, output = _placed(options)
         if datasets and not is_preloaded():
-            _preload_and_restart(options, arguments)
+            preload_and_restart(arguments, _secrets(options), os.environ)
         apply_defaults()
         source = _key_source(options) if datasets else None
         if source is not None:
@@ -116,20 +116,36 @@ def _placed(options: argparse.Namespace) -> tuple[Sequence[DataMount], Output | 
     return datasets, output
 
 
-def _preload_and_restart(options: argparse.Namespace, arguments: Sequence[str]) -> NoReturn:
+def preload_and_restart(
+    arguments: Sequence[str], descriptors: Sequence[int], environment: Mapping[str, str]
+) -> NoReturn:
+    """Start this interpreter and module anew with the reader's library before libc.
+
+    Args:
+        arguments: The module's own.
+        descriptors: What it is to inherit.
+        environment: All of its variables; the library's are put in.
+
+    Raises:
+        MountError: The library is not there, or is not loaded here.
+    """
     if not LIBRARY.exists():
         raise MountError(
             f"{LIBRARY.name} has not been built", "install a C compiler and OpenSSL's headers, then sealfs again"
         )
-    environment = dict(os.environ)
     others = environment.get("LD_PRELOAD", "")
-    if str(LIBRARY) in others.split(":"):
+    if str(LIBRARY) in os.environ.get("LD_PRELOAD", "").split(":"):
         raise MountError("the dynamic loader ignores LD_PRELOAD here", "is Python a static or a setuid program?")
-    environment["LD_PRELOAD"] = f"{LIBRARY}:{others}" if others else str(LIBRARY)
-    for descriptor in (options.identity_fd, options.passphrase_fd, options.keys_fd, options.runner_fd):
-        if descriptor is not None:
-            os.set_inheritable(descriptor, True)
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1 : _own_options()], *arguments], environment)  # noqa: S606
+    changed = {**environment, "LD_PRELOAD": f"{LIBRARY}:{others}" if others else str(LIBRARY)}
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1 : _own_options()], *arguments], changed)  # noqa: S606
+
+
+def _secrets(options: argparse.Namespace) -> list[int]:
+    """Return the descriptors that secrets come by."""
+    given = (options.identity_fd, options.passphrase_fd, options.keys_fd, options.runner_fd)
+    return [descriptor for descriptor in given if descriptor is not None]
 
 
 def _own_options() -> int:
