@@ -67,6 +67,7 @@ def command(
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
+    out_log: str | None,
     enclave: Path,
     trial: str | None,
     again: bool,
@@ -95,7 +96,7 @@ def command(
         raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
-    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    output = Output(*out, tuple(map(str, recipients)), out_interval, out_log) if out else None
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
     for mount in job.datasets:
