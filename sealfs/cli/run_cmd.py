@@ -210,11 +210,7 @@ def command(
     if out is not None and not recipients:
         own = IdentityKeys(open_identity(identity_path))
         recipients = (own.recipient,)
-    if out_log is not None and (out is None or not chosen.is_enclave):
-        raise UsageError(
-            "--out-log is for the results of an enclave", "natively: sh -c 'COMMAND >/out/log 2>&1', with --out"
-        )
-    output = Output(*out, tuple(map(str, recipients)), out_interval, out_log) if out else None
+    output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, attach, enclave)
     if dry_run:
@@ -262,6 +258,25 @@ def _keys_here(
         for dataset in datasets:
             stack.callback(dataset.store.close)
         return keys_here(datasets, identity, job.broker)
+
+
+def make_output(
+    out: tuple[str, str] | None,
+    recipients: Sequence[Recipient],
+    interval: float,
+    log: str | None,
+    executor: Executor,
+) -> Output | None:
+    """Return where the options say that results go, if there are any.
+
+    Raises:
+        UsageError: What is printed cannot go there.
+    """
+    if log is not None and (out is None or not executor.is_enclave):
+        raise UsageError(
+            "--out-log is for the results of an enclave", "natively: sh -c 'COMMAND >/out/log 2>&1', with --out"
+        )
+    return Output(*out, tuple(map(str, recipients)), interval, log) if out else None
 
 
 def make_job(
