@@ -49,10 +49,10 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     return [collected.python, "-m", LAUNCHER, *options, "--", *command]
 
 
-def launcher_imports() -> Sequence[str]:
+def launcher_imports(python: str = sys.executable) -> Sequence[str]:
     """Return a command that loads all that the launcher may need in an enclave, and does nothing."""
     modules = (LAUNCHER, "sealfs.enclave.results", "sealfs.store.local", "runpy")
-    return [sys.executable, "-c", f"import {', '.join(modules)}"]
+    return [python, "-c", f"import {', '.join(modules)}"]
 
 
 def _data(job: Job, descriptor: int) -> list[str]:
