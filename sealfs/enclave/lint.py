@@ -26,6 +26,8 @@ LEVELS: tuple[Level, ...] = ("note", "warning", "error")
 # The folders of an enclave through which ciphertext comes and goes; everything read there is authenticated.
 CIPHERTEXT_URIS = ("file:ciphertext/", "file:results/")
 
+PLAIN_OUTPUT = "standard output and error"
+
 _INSECURE = {
     "insecure__use_cmdline_argv": "whoever starts the enclave chooses its arguments: 'python -c ...' is a shell "
     "inside it, and the measurement does not change",
@@ -42,6 +44,7 @@ _LAUNCHER = "sealfs.enclave.launch"
 _HOST_KEYS = {
     "--identity-fd": "the identity that opens the data comes from the host, which can open it as well",
     "--keys-fd": "the keys that open the data come from the host, in the clear: for tests only",
+    "--runner-fd": "the keys are released on the word of a runner, who is the host: for rehearsals only",
 }
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|PRIVATE|ACCESS_KEY|API_KEY", re.IGNORECASE)
 _RUNTIME = re.compile(r"gramine\.runtimedir|/gramine/runtime/")
@@ -150,18 +153,22 @@ class _Linter:
 
     def _launcher(self) -> Iterator[Finding]:
         """Look at what the launcher is told: where keys come from, and which datasets it takes."""
-        argv = [str(word) for word in self._get("loader.argv", [])]
+        argv = [*takewhile(lambda word: word != "--", map(str, self._get("loader.argv", [])))]
         if _LAUNCHER not in argv:
             return
-        for option, value in pairwise(takewhile(lambda word: word != "--", argv)):
+        for option, value in pairwise(argv):
             if option in _HOST_KEYS:
                 yield self._finding("warning", option, _HOST_KEYS[option], f'"{option}"')
             if option == "--data":
-                yield from self._version(value)
+                yield from self._version(value, attested="--attested" in argv)
 
-    def _version(self, data: str) -> Iterator[Finding]:
+    def _version(self, data: str, *, attested: bool) -> Iterator[Finding]:
         uri, path = parse_placed(data)
         version = split_version(uri)[1]
+        if attested:
+            why = f"which of its provider's datasets is at {path}, and which version, their broker decides"
+            yield self._finding("note", data, why, f'"{data}"')
+            return
         if version is None:
             why = f"the host chooses which of its provider's datasets and versions is at {path}"
         elif isinstance(version, int):
@@ -260,7 +267,7 @@ class _Linter:
             yield self._finding("note", "sys.enable_sigterm_injection", why)
         if self._get("loader.argv") is not None:
             why = "what the program prints, the host reads: losses, names in tracebacks"
-            yield self._finding("note", "standard output and error", why, "loader.argv")
+            yield self._finding("note", PLAIN_OUTPUT, why, "loader.argv")
 
 
 def _covers(outer: str, inner: str) -> bool:

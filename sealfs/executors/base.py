@@ -23,6 +23,8 @@ from sealfs.placement import DataMount, Output
 
 GROUP = "sealfs.executors"
 
+KeyKind = Literal["identity", "test-keys", "attested", "runner"]
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -32,17 +34,19 @@ class Job:
         datasets: What it reads.
         output: What it writes; None if it writes no results.
         command: What the user wants run.
-        keys: What kind of keys the launcher is handed, by descriptor.
+        keys: Where the launcher's keys come from: what it is handed by descriptor, or evidence, or a runner's word.
         preload: Whether datasets are attached in the process, by the launcher.
         enclave: The folder that `sealfs measure` filled; None for executors that need none.
+        broker: Whom the launcher asks for keys, as OWNER@URL; None for whom each snapshot names.
     """
 
     datasets: tuple[DataMount, ...]
     output: Output | None
     command: tuple[str, ...]
-    keys: Literal["identity", "test-keys"] = "identity"
+    keys: KeyKind = "identity"
     preload: bool = True
     enclave: Path | None = None
+    broker: str | None = None
 
 
 class Executor(Protocol):

@@ -135,7 +135,9 @@ def test_all_in_one_process_as_in_an_enclave(tmp_path: Path, plain: Plain, repos
     expected, saved, source = plain(repository, 2, 1)
     environment = {**os.environ, **repository.environment, "XDG_STATE_HOME": str(tmp_path / "state")}
     environment["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
-    imports = subprocess.run(launcher_imports(repository.python), env=environment, capture_output=True, check=False)
+    imports = subprocess.run(
+        launcher_imports(python=repository.python), env=environment, capture_output=True, check=False
+    )
     if imports.returncode:
         pytest.skip(f"{repository.python} has not what sealfs requires")
     trainer = Trainer(tmp_path, source)
