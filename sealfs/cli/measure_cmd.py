@@ -153,7 +153,9 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
         )
     preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
     code, also = collect(
-        launcher_imports(job.keys in ("attested", "runner")), environment={**_TRIAL, **preloaded}, excludes=hidden
+        launcher_imports(by_evidence=job.keys in ("attested", "runner")),
+        environment={**_TRIAL, **preloaded},
+        excludes=hidden,
     )
     if code:
         raise ExecutorError("the launcher cannot be loaded", "install sealfs again")

@@ -44,6 +44,7 @@ _LAUNCHER = "sealfs.enclave.launch"
 _HOST_KEYS = {
     "--identity-fd": "the identity that opens the data comes from the host, which can open it as well",
     "--keys-fd": "the keys that open the data come from the host, in the clear: for tests only",
+    "--runner-fd": "the keys are released on the word of a runner, who is the host: for rehearsals only",
 }
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|PRIVATE|ACCESS_KEY|API_KEY", re.IGNORECASE)
 _RUNTIME = re.compile(r"gramine\.runtimedir|/gramine/runtime/")
