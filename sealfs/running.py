@@ -25,7 +25,7 @@ from sealfs.ciphertext import how_to_open
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import INTEGRITY_EXIT
-from sealfs.enclave.keysource import HandedKeys
+from sealfs.enclave.keysource import HandedKeys, KeySource, RunnerSecret
 from sealfs.enclave.memory import MemoryFolder, memory_folder
 from sealfs.enclave.output import OutputSealer
 from sealfs.errors import ExecutorError, SealfsError
@@ -53,7 +53,7 @@ class Run:
         job: What to run.
         executor: Where.
         open_dataset: Opens and verifies a dataset.
-        keys: Open the datasets, here where they are mounted, else in the launcher; None if there are none.
+        keys: Open the datasets, here where they are mounted, else in the launcher; None if nothing is handed to it.
         single_writer: The user's word for output stores without conditional writes.
         tell: Told what the user should know.
     """
@@ -63,7 +63,7 @@ class Run:
         job: Job,
         executor: Executor,
         open_dataset: OpenDataset,
-        keys: HandedKeys | None,
+        keys: HandedKeys | RunnerSecret | None,
         tell: Callable[[str], None],
         *,
         single_writer: bool = False,
@@ -174,8 +174,8 @@ class Run:
     def _open(self, data: DataMount) -> tuple[Dataset, OpenView]:
         """Open a dataset, in the process that serves it."""
         dataset = self._open_dataset(data)
-        plaintext = self._keys is not None and not self._executor.is_enclave and not self._job.preload
-        keys = self._keys.keys(dataset) if self._keys is not None and plaintext else None
+        plaintext = not self._executor.is_enclave and not self._job.preload
+        keys = self._keys.keys(dataset) if isinstance(self._keys, KeySource) and plaintext else None
         return dataset, how_to_open(dataset, keys, CacheSettings())
 
     @contextmanager
@@ -192,6 +192,7 @@ class Run:
                 folder.state,
                 interval=output.interval,
                 single_writer=self._single_writer,
+                level=self._keys.proven if isinstance(self._keys, KeySource) else None,
             )
             sealer.start()
             self._tell(f"results go to {store.uri}, signed by {sealer.signer}")

@@ -47,6 +47,13 @@ CREATE TABLE enrolled (
     kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, revision INTEGER NOT NULL,
     PRIMARY KEY (kind, name)) STRICT;
 CREATE TABLE log (sequence INTEGER PRIMARY KEY, record BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
+CREATE TABLE contracts (digest TEXT PRIMARY KEY, contract BLOB NOT NULL) STRICT;
+CREATE TABLE statements (
+    contract TEXT NOT NULL, statement BLOB NOT NULL, envelope BLOB NOT NULL,
+    PRIMARY KEY (contract, statement)) STRICT;
+CREATE TABLE runs (
+    contract TEXT NOT NULL, owner TEXT NOT NULL, dataset TEXT NOT NULL, run TEXT NOT NULL,
+    PRIMARY KEY (contract, owner, dataset, run)) STRICT;
 CREATE INDEX calls_expire ON calls (expires);
 CREATE INDEX spent_expire ON spent (expires);
 """
@@ -139,11 +146,11 @@ class Database:
             if self._closed:
                 return
             self._closed = True
+            for connection in self._readers:
+                connection.close()
             self._queue.put(None)
         if not self._readonly:
-            self._thread.join()
-        for connection in self._readers:
-            connection.close()
+            self._thread.join()  # whose connection is the last, so that it clears the write-ahead log away
         self._unlock()
 
     def _unlock(self) -> None:

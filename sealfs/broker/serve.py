@@ -22,10 +22,13 @@ import uvicorn
 from cryptography.hazmat.primitives import serialization
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from sealfs.attestation.collateral import CollateralSource
+from sealfs.attestation.tpm_quote import load_key
 from sealfs.attestation.verify import Verifier
 from sealfs.broker import jose, members
 from sealfs.broker.address import BrokerAddress
-from sealfs.broker.admin import Admin
+from sealfs.broker.admin import ENROLLED_KINDS, Admin
+from sealfs.broker.carrier import Carrier
 from sealfs.broker.home import Home
 from sealfs.broker.members import Enrolled
 from sealfs.broker.release import Releases
@@ -134,8 +137,9 @@ def application(
         clock,
         accept_unbound=options.accept_unbound,
     )
-    admin = Admin(home.identity, home.database, home.vault, home.log, clock, renew)
-    return Server(releases, admin, is_healthy, options.limits)
+    carrier = Carrier(home.database, home.log, clock)
+    admin = Admin(home.identity, home.database, home.vault, home.log, clock, renew, carrier)
+    return Server(releases, admin, carrier, is_healthy, options.limits)
 
 
 class Service:
@@ -201,10 +205,25 @@ class _Telling(uvicorn.Server):
             self.ready()
 
 
-def verifier_for(enrolled: list[Enrolled]) -> Verifier:
-    """Return what verifies evidence: against roots, collateral, and what is enrolled here."""
-    runners = [Signer.parse(found.value) for found in enrolled if found.kind == "sealfs-runner"]
-    return Verifier(runners=runners, allow_sample=True)  # which reaches L1 only, and that is for policies to judge
+def verifiers(collateral: CollateralSource, intel_root: bytes | None = None) -> MakeVerifier:
+    """Return what makes a verifier of what is enrolled, with the vendors' roots.
+
+    Args:
+        collateral: Where Intel's statements come from.
+        intel_root: DER of another root than Intel's: for tests.
+    """
+
+    def make(enrolled: list[Enrolled]) -> Verifier:
+        values = {kind: [key.value for key in enrolled if key.kind == kind] for kind in ENROLLED_KINDS}
+        return Verifier(
+            runners=[Signer.parse(value) for value in values["sealfs-runner"]],
+            tpm_keys=[load_key(value.encode()) for value in values["tpm"]],
+            collateral=collateral,
+            intel_root=intel_root,
+            allow_sample=True,  # it reaches L1 only, and whether that will do policies decide
+        )
+
+    return make
 
 
 def tls_context(home: Home) -> ssl.SSLContext:

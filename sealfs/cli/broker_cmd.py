@@ -50,6 +50,10 @@ for verb in (*broker_log.commands, *broker_member.commands):
               help="At the first start: what that member, and so the datasets' owner, is called.")  # fmt: skip
 @click.option("--passphrase", is_flag=True, help="At the first start: protect the database by a passphrase.")
 @click.option("--kms", metavar="KEY", help="At the first start: protect the database by this key of AWS KMS.")
+@click.option("--pccs", metavar="URL",
+              help="Where to fetch Intel's statements about SGX and TDX platforms [default: nowhere].")  # fmt: skip
+@click.option("--collateral", type=click.Path(path_type=Path), metavar="DIR",
+              help="Where they are kept, also put there by hand [default: collateral/ in its folder].")  # fmt: skip
 @click.option("--accept-unbound", is_flag=True,
               help="Also accept evidence that names no broker: the confidential containers' clients'.")  # fmt: skip
 @click.pass_context
@@ -62,6 +66,8 @@ def serve_command(
     name: str,
     passphrase: bool,
     kms: str | None,
+    pccs: str | None,
+    collateral: Path | None,
     accept_unbound: bool,
 ) -> None:
     """Start a broker, and make it first if there is none: its folder, its keys, and you as its admin.
@@ -69,6 +75,7 @@ def serve_command(
     Prints its address, which clients need: the part behind '#' is how they know it. Logs JSON lines to standard
     error. SIGTERM or Ctrl-C ends it.
     """
+    from sealfs.attestation.collateral import CollateralFolder  # noqa: PLC0415 - loads what verifies quotes
     from sealfs.broker import serve  # noqa: PLC0415 - loads a web server
 
     host, port = _host_and_port(listen)
@@ -85,7 +92,8 @@ def serve_command(
 
     with closing(open_home(home, wrapper_for(home, key_file))) as opened:
         options = serve.Options(host, port, accept_unbound=accept_unbound)
-        serve.Service(serve.application(opened, serve.verifier_for, options), opened, options).run(ready)
+        verifier = serve.verifiers(CollateralFolder(collateral or home / "collateral", pccs))
+        serve.Service(serve.application(opened, verifier, options), opened, options).run(ready)
 
 
 @command.command("backup")

@@ -32,6 +32,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as RichProgress
 
+from sealfs.attestation.levels import Level
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.index import Index
 from sealfs.dataset.trust import TrustStore
@@ -52,6 +53,7 @@ from sealfs.store.base import ObjectStore
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_UNPROTECTED = ("L1", "L2")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -79,6 +81,16 @@ def signer_option(command: Command) -> Command:
 def json_option(command: Command) -> Command:
     """Add `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)
+
+
+def collateral_option(command: Command) -> Command:
+    """Add `--collateral`."""
+    return click.option(
+        "--collateral",
+        type=click.Path(path_type=Path),
+        help="What Intel says about platforms: a file, or a folder of them "
+        "[default: $XDG_STATE_HOME/sealfs/collateral].",
+    )(command)
 
 
 def single_writer_option(command: Command) -> Command:
@@ -203,6 +215,9 @@ def open_dataset(store: ObjectStore, version: Version | None, signer: Signer | N
     dataset = Dataset.open(store, TrustStore(), version=version, signer=signer)
     if dataset.first_use and signer is None:
         note(f"first use of {store.uri}: from now on only snapshots signed by {dataset.newest.signer} are believed")
+    if dataset.snapshot.level in _UNPROTECTED:
+        level = Level.parse(dataset.snapshot.level)
+        note(click.style(f"{store.uri} was made at {level}: {level.meaning}", fg="yellow", bold=True))
     return dataset
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sealfs.cli.common import RecipientParameter, identity_option, open_identity, single_writer_option, store_at
+from sealfs.cli.publishing import broker_told
 from sealfs.dataset.access import AccessChange
 from sealfs.dataset.trust import TrustStore
 from sealfs.keys import Recipient
@@ -23,7 +24,7 @@ def command(uri: str, recipients: tuple[Recipient, ...], single_writer: bool, id
     This makes a new version with the same content.
     """
     identity = open_identity(identity_path)
-    with store_at(uri) as store:
+    with store_at(uri) as store, broker_told(store, identity):
         change = AccessChange(store, identity, TrustStore(), single_writer=single_writer)
         snapshot = change.grant(recipients)
     if snapshot is None:

@@ -6,24 +6,25 @@ import os
 import re
 import shlex
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from sealfs.cli.common import json_option, note, print_json
+from sealfs.attestation.levels import Level
+from sealfs.cli.common import identity_option, json_option, note, open_identity, print_json
 from sealfs.cli.lint_cmd import print_findings
 from sealfs.cli.run_cmd import job_options, make_job
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
-from sealfs.enclave.measure import Measured, measure
+from sealfs.enclave.measure import Measured, manifest_digest, measure
 from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
-from sealfs.executors.base import Job, find_executor
+from sealfs.executors.base import Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
 from sealfs.executors.launcher import launcher_imports
-from sealfs.keys import Recipient, Signer
+from sealfs.keys import Identity, Recipient, Signer
 from sealfs.placement import DataMount, Output
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
@@ -51,12 +52,17 @@ def _check_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--threads", type=click.IntRange(1, 512), default=4, show_default=True, help="For OpenMP.")
 @click.option("--enclave-size", default="16G", show_default=True, callback=_check_size,
               help="Memory of the enclave, such as 16G.")  # fmt: skip
+@click.option("--register", "register_at", metavar="URL",
+              help="Tell this key broker, where you own datasets, what was measured, and its level.")  # fmt: skip
+@identity_option
 @json_option
 def command(
     workload: tuple[str, ...],
     executor: str,
     data: tuple[DataMount, ...],
     signers: tuple[tuple[str | None, Signer], ...],
+    keys_from: KeyKind,
+    broker: str | None,
     test_keys: Path | None,
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
@@ -67,6 +73,8 @@ def command(
     excludes: tuple[str, ...],
     threads: int,
     enclave_size: str,
+    register_at: str | None,
+    identity_path: Path | None,
     as_json: bool,
 ) -> None:
     """Find out what COMMAND loads, make an enclave's files of it, and print the measurement.
@@ -77,6 +85,10 @@ def command(
     here is what the enclave will accept.
 
     The same files, options and COMMAND give the same measurement. 'sealfs run' with the same options starts it.
+
+    A broker releases keys to an enclave only if its owner has registered the measurement: --register does, with the
+    highest level that the manifest may serve: L5 if the linter finds nothing but notes, L4 with warnings, L1 with
+    errors, and L2, a rehearsal, without SGX.
     """
     chosen = find_executor(executor)
     if not chosen.is_enclave:
@@ -84,7 +96,8 @@ def command(
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
     output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
-    job = make_job(data, signers, output, workload, test_keys, "preload", enclave)
+    kind: KeyKind = "test-keys" if test_keys else keys_from
+    job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
     for mount in job.datasets:
         if mount.signer is None:
             raise UsageError(
@@ -108,6 +121,21 @@ def command(
             f"{measured.missing} is not on PATH, so nothing is built and MRENCLAVE is not known",
             f"the files are there; where the tools are, run in {enclave}: {commands}",
         )
+    if register_at is not None:
+        _register(measured, enclave, register_at, open_identity(identity_path))
+
+
+def _register(measured: Measured, enclave: Path, url: str, identity: Identity) -> None:
+    """Tell a broker what was measured."""
+    from sealfs.broker.address import BrokerAddress  # noqa: PLC0415 - these talk to brokers
+    from sealfs.broker.owner import BrokerMember  # noqa: PLC0415
+    from sealfs.enclave.registration import register  # noqa: PLC0415
+
+    manifest = register(measured.mrenclave or manifest_digest(enclave), measured.findings)
+    if measured.mrenclave is None:
+        manifest = replace(manifest, level=min(manifest.level, Level.L2))  # nothing protects it
+    BrokerMember(BrokerAddress.parse(url), identity).register(manifest)
+    note(f"registered {manifest.measurement}: it may serve {manifest.level} ({manifest.level.meaning})")
 
 
 def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
@@ -123,7 +151,9 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
     preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
-    code, also = collect(launcher_imports(), environment={**_TRIAL, **preloaded}, excludes=hidden)
+    code, also = collect(
+        launcher_imports(job.keys in ("attested", "runner")), environment={**_TRIAL, **preloaded}, excludes=hidden
+    )
     if code:
         raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
     return paths | also

@@ -17,12 +17,12 @@ from sealfs.cli.common import (
     identity_option,
     note,
     open_dataset,
-    open_identity,
     signer_option,
 )
+from sealfs.cli.evidence import Own, hint_option, keys_here, own_keys
 from sealfs.dataset.version import split_version
 from sealfs.errors import MountError
-from sealfs.keys import Identity, Signer
+from sealfs.keys import Signer
 from sealfs.opening import CacheSettings
 from sealfs.store.address import open_store
 from sealfs.xdg import cache_directory, state_directory
@@ -49,6 +49,7 @@ _MIB = 1 << 20
               help="What is kept in memory: decrypted segments, small files [default: 256M].")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=1), default=60.0, show_default=True,
               help="Seconds for which a store that is away is tried again before reads fail.")  # fmt: skip
+@hint_option
 @signer_option
 @identity_option
 def command(
@@ -62,6 +63,7 @@ def command(
     cache_size: int,
     cache_memory: int,
     deadline: float,
+    broker: str | None,
     signer: Signer | None,
     identity_path: Path | None,
 ) -> NoReturn:
@@ -77,11 +79,14 @@ def command(
     and 'sealfs status' say what it was, and a COMMAND is killed (exit code 5), so that no training goes on with
     a part of its data.
 
+    If the keys are at a broker, and your identity is no recipient, they are released to whatever evidence there is
+    of this machine, or refused with what the dataset's policy demands.
+
     With --ciphertext the dataset's objects are mounted instead of its files: ranges of them are fetched when they
     are read, no key is used, and the folder is a store of its own that holds this one version. That is how an
     enclave gets at the data through a host that is not trusted.
     """
-    identity = None if ciphertext else open_identity(identity_path)
+    own = None if ciphertext else own_keys(identity_path)
     cache = CacheSettings(
         directory=(cache_dir or cache_directory()).absolute() if cache_size else None,  # survives chdir
         disk_size=cache_size,
@@ -91,7 +96,7 @@ def command(
     target = os.path.realpath(mountpoint)
 
     def serve(ready: Callable[[], None]) -> int:
-        return _serve(uri, target, identity, signer, allow_other, cache, workload, ready)
+        return _serve(uri, target, own, broker, signer, allow_other, cache, workload, ready)
 
     if foreground or workload:
         code = serve(lambda: note(f"{uri} is mounted on {mountpoint}"))
@@ -103,7 +108,8 @@ def command(
 def _serve(
     uri: str,
     mountpoint: str,
-    identity: Identity | None,
+    own: Own | None,
+    broker: str | None,
     signer: Signer | None,
     allow_other: bool,
     cache: CacheSettings,
@@ -114,7 +120,7 @@ def _serve(
 
     address, version = split_version(uri)
     dataset = open_dataset(open_store(address), version, signer)
-    keys = dataset.keys(identity) if identity else None
+    keys = keys_here([dataset], own, broker).keys(dataset) if own is not None else None
     return MountProcess(
         dataset, how_to_open(dataset, keys, cache), mountpoint, MountOptions(allow_other, workload)
     ).serve(ready)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -21,10 +22,12 @@ from sealfs.cli.common import (
     single_writer_option,
     store_at,
 )
+from sealfs.cli.publishing import existing, publishing_at, read_policy, tell_broker
 from sealfs.dataset.compare import Plan
 from sealfs.dataset.packer import DEFAULT_JOBS
 from sealfs.dataset.push import DEFAULT_SEGMENT_LENGTH, Push, PushOptions, PushResult
 from sealfs.dataset.trust import TrustStore
+from sealfs.errors import UsageError
 from sealfs.keys import Recipient, Signer
 
 
@@ -47,6 +50,10 @@ from sealfs.keys import Recipient, Signer
               help="How many packs are sealed and sent at once (each takes 64 MiB of memory).")  # fmt: skip
 @click.option("--segment-length", type=SizeParameter(), default=DEFAULT_SEGMENT_LENGTH,
               help="Cipher segment of a new dataset [default: 64K].")  # fmt: skip
+@click.option("--broker", "broker_url", metavar="URL",
+              help="The key broker that is to have the keys: what it prints when it starts.")  # fmt: skip
+@click.option("--policy", "policy_path", type=click.Path(path_type=Path), metavar="FILE",
+              help="What the broker is to demand for them, in TOML or JSON.")  # fmt: skip
 @single_writer_option
 @signer_option
 @identity_option
@@ -61,6 +68,8 @@ def command(
     checksum: bool,
     jobs: int,
     segment_length: int,
+    broker_url: str | None,
+    policy_path: Path | None,
     single_writer: bool,
     signer: Signer | None,
     identity_path: Path | None,
@@ -71,7 +80,12 @@ def command(
     Only what changed since the last push is read and sent. A push that was killed goes on where it was when it is
     run again, and nothing of it is visible before it is complete. Symlinks are stored as symlinks; sockets,
     devices and pipes are refused by name.
+
+    With --broker the dataset's keys go to a key broker, which releases them to whatever proves what POLICY demands;
+    the snapshot says which broker, and later pushes keep it up to date. Your own identity keeps access without it.
     """
+    identity = open_identity(identity_path)
+    policy = read_policy(policy_path) if policy_path is not None else None
     options = PushOptions(
         recipients=recipients,
         excludes=excludes,
@@ -82,14 +96,23 @@ def command(
         segment_length=segment_length,
         signer=signer,
     )
-    identity = open_identity(identity_path)
     with store_at(uri) as store, Bars.shown() as bars:
+        before = existing(store, signer)
+        url = broker_url or (before.newest.broker.url if before and before.newest.broker else None)
+        if url is None and policy is not None:
+            raise UsageError("a policy is for a broker", "name it: --broker URL")
+        publishing = publishing_at(url, identity) if url is not None and not dry_run else None
+        if publishing is not None:
+            options = replace(options, broker=publishing.greet())
+            publishing.check_policy(before.newest.dataset if before else None, policy)
         push = Push(source, store, identity, TrustStore(), options, bars)
         if dry_run:
             changes: list[tuple[str, bytes]] = []
             plan = push.plan(lambda kind, path: changes.append((kind, path)))
         else:
             result = push.run()
+            if publishing is not None:
+                tell_broker(publishing, store, policy)
     if dry_run:
         _print_plan(plan, changes, as_json)
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from sealfs.cli.common import Bars, identity_option, note, open_identity, single_writer_option, store_at
+from sealfs.cli.publishing import broker_told
 from sealfs.dataset.access import AccessChange
 from sealfs.dataset.trust import TrustStore
 
@@ -31,7 +32,7 @@ def command(
     with 'sealfs gc --keep 1 URI'. Nothing takes back a copy somebody has made.
     """
     identity = open_identity(identity_path)
-    with store_at(uri) as store, Bars.shown() as bars:
+    with store_at(uri) as store, Bars.shown() as bars, broker_told(store, identity):
         change = AccessChange(store, identity, TrustStore(), single_writer=single_writer)
         snapshot = change.revoke(fingerprints, reencrypt, bars)
     click.echo(f"version {snapshot.version}, epoch {snapshot.epoch}: they cannot open what is pushed from now on")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sealfs.attestation.levels import Level
 from sealfs.cli.common import (
     dataset_at,
     describe_entry,
@@ -66,5 +67,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, object]:
         "segment length": snapshot.segment_length,
         "packs": len(snapshot.packs),
         "ciphertext": sum(ref.size for ref in snapshot.packs) + snapshot.index.size,
+        **({"broker": snapshot.broker.url, "owner": snapshot.broker.owner} if snapshot.broker else {}),
+        **({"level": f"{snapshot.level}: {Level.parse(snapshot.level).meaning}"} if snapshot.level else {}),
         "recipient": [recipient.fingerprint for recipient in dataset.keyring().recipients],
     }

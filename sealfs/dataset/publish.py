@@ -17,7 +17,7 @@ from sealfs.dataset.dataset import Dataset, Summary
 from sealfs.dataset.keyring import DatasetKeys, Keyring
 from sealfs.dataset.objects import HEAD, INDEXES, KEYRINGS, SNAPSHOTS, ObjectRef, new_object_id, object_name
 from sealfs.dataset.session import PushSession
-from sealfs.dataset.snapshot import MAX_HEAD_SIZE, MAX_HISTORY, Ancestor, Head, Snapshot
+from sealfs.dataset.snapshot import MAX_HEAD_SIZE, MAX_HISTORY, Ancestor, BrokerHint, Head, Snapshot
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import ConflictError, ObjectNotFoundError, PreconditionFailedError, StoreError
 from sealfs.keys import Identity
@@ -35,6 +35,8 @@ class Publisher:
         parent: The newest snapshot; None makes version 1.
         session: The marker that protects what has been sent.
         single_writer: The user's word that nobody else writes, for stores without conditional writes.
+        broker: Which broker has the keys from now on; None leaves it as the parent has it.
+        level: See `Snapshot.level`.
     """
 
     store: ObjectStore
@@ -43,6 +45,8 @@ class Publisher:
     parent: Dataset | None
     session: PushSession
     single_writer: bool = False
+    broker: BrokerHint | None = None
+    level: str | None = None
 
     @property
     def version(self) -> int:
@@ -105,6 +109,8 @@ class Publisher:
             summary=summary.seal(keys, epoch),
             history=history[-MAX_HISTORY:],
             packs=tuple(packs),
+            broker=self.broker or (parent.newest.broker if parent else None),
+            level=self.level,
         )
         ref = self.put(SNAPSHOTS, snapshot.sign(self.identity))
         self.session.check()

@@ -25,7 +25,7 @@ from sealfs.dataset.packer import DEFAULT_JOBS, PackSealer, Piece, SealedPack
 from sealfs.dataset.publish import Publisher
 from sealfs.dataset.sealing import Earlier, FileSealer
 from sealfs.dataset.session import PushSession
-from sealfs.dataset.snapshot import Snapshot
+from sealfs.dataset.snapshot import BrokerHint, Snapshot
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import IntegrityError, KeyAccessError, NotADatasetError, TrustError, UsageError
 from sealfs.floe import MAX_SEGMENT_LENGTH, MIN_SEGMENT_LENGTH
@@ -50,6 +50,8 @@ class PushOptions:
         jobs: How many packs are sent at once.
         segment_length: For a new dataset, bytes.
         signer: Whom to believe at first use of the address.
+        broker: Which broker gets the keys; None leaves it as it was.
+        level: For results, see `Snapshot.level`.
     """
 
     recipients: Sequence[Recipient] = ()
@@ -61,6 +63,8 @@ class PushOptions:
     jobs: int = DEFAULT_JOBS
     segment_length: int = DEFAULT_SEGMENT_LENGTH
     signer: Signer | None = None
+    broker: BrokerHint | None = None
+    level: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +168,15 @@ class Push:
             comparison = self._compare(parent, None)
             known = self._recipients(parent)
             added = [r for r in dict.fromkeys(self._options.recipients) if r not in known]
-            if parent and comparison.plan.is_empty and not added:
+            if parent and comparison.plan.is_empty and not added and not self._moves_keys(parent):
                 self._forget(journal.read()[0])
                 journal.end()
                 return PushResult(comparison.plan, None)
             return self._seal_and_publish(journal, parent, comparison, added)
+
+    def _moves_keys(self, parent: _Parent) -> bool:
+        """Whether another broker has the keys from now on."""
+        return self._options.broker not in (None, parent.dataset.newest.broker)
 
     def _check_options(self) -> None:
         Summary("push", self._options.message).check()
@@ -260,8 +268,17 @@ class Push:
 
     def _publisher(self, parent: _Parent | None, session: PushSession) -> Publisher:
         dataset = parent.dataset if parent else None
-        single = self._options.single_writer
-        return Publisher(self._store, self._trust, self._identity, dataset, session, single)
+        options = self._options
+        return Publisher(
+            self._store,
+            self._trust,
+            self._identity,
+            dataset,
+            session,
+            options.single_writer,
+            options.broker,
+            options.level,
+        )
 
     def _begin(self, journal: Journal, parent: _Parent | None) -> _Underway:
         session = PushSession(self._store)

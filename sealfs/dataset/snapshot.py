@@ -40,6 +40,30 @@ class Ancestor:
 
 
 @dataclass(frozen=True, slots=True)
+class BrokerHint:
+    """Where the dataset's keys are released to whoever proves what its owner demands.
+
+    Attributes:
+        url: The broker's address; with its identity behind a `#`.
+        owner: The name by which the broker knows the dataset's owner.
+    """
+
+    url: str
+    owner: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return it for a snapshot."""
+        return {"url": self.url, "owner": self.owner}
+
+    @classmethod
+    def from_fields(cls, fields: Fields) -> BrokerHint:
+        """Read it."""
+        return cls(
+            fields.text("url", r"https?://[ -~]{1,1000}"), fields.text("owner", r"[a-z0-9][a-z0-9._-]{0,63}")
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One immutable state of a dataset.
 
@@ -55,6 +79,8 @@ class Snapshot:
         summary: FLOE ciphertext of a small JSON document with the push's message and counts.
         history: Older snapshots, oldest first; the last is the parent.
         packs: Every pack that the index refers to.
+        broker: Who else has the keys; None if only the keyring has.
+        level: Of results: how well what made them was protected, as proven, such as "L1"; None if nobody asked.
     """
 
     dataset: bytes
@@ -68,10 +94,12 @@ class Snapshot:
     summary: bytes = field(repr=False)
     history: tuple[Ancestor, ...] = field(repr=False)
     packs: tuple[ObjectRef, ...] = field(repr=False)
+    broker: BrokerHint | None = None
+    level: str | None = None
 
     def sign(self, identity: Identity) -> bytes:
         """Return the snapshot object's bytes."""
-        document = {
+        document: dict[str, object] = {
             "format_version": FORMAT_VERSION,
             "dataset": self.dataset.hex(),
             "version": self.version,
@@ -85,6 +113,10 @@ class Snapshot:
             "history": [{"version": a.version, **a.ref.to_json()} for a in self.history],
             "packs": [[ref.name, ref.size, ref.sha256.hex()] for ref in self.packs],
         }
+        if self.broker is not None:
+            document["broker"] = self.broker.to_json()
+        if self.level is not None:
+            document["level"] = self.level
         if len(self.packs) > MAX_PACKS:
             raise UsageError(f"a dataset has at most {MAX_PACKS} packs", "push the folder as several datasets")
         envelope = Envelope(canonical_json(document), PAYLOAD_TYPE, {})
@@ -129,6 +161,8 @@ class Snapshot:
             summary=bytes.fromhex(fields.text("summary", f"([0-9a-f]{{2}}){{0,{MAX_SUMMARY_SIZE}}}")),
             history=_parse_history(fields),
             packs=tuple(_parse_pack(member) for member in fields.array("packs", MAX_PACKS)),
+            broker=BrokerHint.from_fields(fields.object("broker")) if "broker" in fields else None,
+            level=fields.text("level", "L[1-5]") if "level" in fields else None,
         )
 
 

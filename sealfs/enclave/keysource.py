@@ -10,19 +10,23 @@ Threading: immutable.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.keyring import DATASET_ID_SIZE, DatasetKeys
 from sealfs.errors import IntegrityError, KeyAccessError, LocalIOError
-from sealfs.keys import Identity
+from sealfs.keys import Identity, Recipient, parse_identity
 
 MAX_SECRETS = 1 << 20  # bytes of an identity's text, or of a file of test keys
 _PREFIX = "sealfs-test-keys-1:"
+_MANIFEST_PREFIX = "sealfs-runner-manifest-1:"
 
 
+@runtime_checkable
 class KeySource(Protocol):
     """Gives out the keys of datasets."""
 
@@ -36,6 +40,10 @@ class KeySource(Protocol):
             KeyAccessError: There are no keys for it here.
             TrustError: The source knows that this is not the version to be seen.
         """
+
+    @property
+    def proven(self) -> str | None:
+        """How well this environment is protected, as proven for the keys, such as "L1"; None if nobody asked."""
 
 
 class IdentityKeys:
@@ -52,6 +60,15 @@ class IdentityKeys:
         """See `KeySource`."""
         return dataset.keys(self._identity)
 
+    @property
+    def recipient(self) -> Recipient:
+        """Whose keys these are."""
+        return self._identity.recipient
+
+    @property
+    def proven(self) -> None:
+        """See `KeySource`: an identity proves nothing of where it is used."""
+
     def to_text(self) -> str:
         """Return what gives a launcher the same keys: a secret, for a descriptor and nowhere else."""
         return self._identity.to_text()
@@ -62,10 +79,12 @@ class PresharedKeys:
 
     Args:
         keys: Of one dataset each.
+        proven: What whoever got them has proven for them, see `KeySource.proven`.
     """
 
-    def __init__(self, keys: Iterable[DatasetKeys]) -> None:
+    def __init__(self, keys: Iterable[DatasetKeys], proven: str | None = None) -> None:
         self._keys: Mapping[bytes, DatasetKeys] = {entry.dataset: entry for entry in keys}
+        self._proven = proven
 
     @classmethod
     def read(cls, path: Path) -> PresharedKeys:
@@ -112,6 +131,11 @@ class PresharedKeys:
             )
         return found
 
+    @property
+    def proven(self) -> str | None:
+        """See `KeySource`."""
+        return self._proven
+
     def to_text(self) -> str:
         """Return what gives a launcher the same keys: a secret, for a descriptor and nowhere else."""
         return "".join(f"{_PREFIX}{entry.dataset.hex()} {entry.pack().hex()}\n" for entry in self._keys.values())
@@ -119,6 +143,35 @@ class PresharedKeys:
 
 HandedKeys = IdentityKeys | PresharedKeys
 """Keys that whoever starts a launcher has, and hands to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerSecret:
+    """What an enrolled runner hands to a launcher, so that it can ask brokers in the runner's name.
+
+    Attributes:
+        identity: The runner's.
+        manifest: SHA-256 of the manifest that it runs, hex. It can't be among the arguments: they are in it.
+    """
+
+    identity: Identity = field(repr=False)
+    manifest: str
+
+    def to_text(self) -> str:
+        """Return it for a descriptor and nowhere else."""
+        return f"{_MANIFEST_PREFIX}{self.manifest}\n{self.identity.to_text()}"
+
+    @classmethod
+    def parse(cls, text: str) -> RunnerSecret:
+        """Undo `to_text`.
+
+        Raises:
+            KeyAccessError: It is something else.
+        """
+        match = re.match(rf"{_MANIFEST_PREFIX}([0-9a-f]{{64}})\n", text)
+        if match is None:
+            raise KeyAccessError("that is no runner's secret", "'sealfs run --runner' writes it")
+        return cls(parse_identity(text, "the runner's secret"), match[1])
 
 
 def write_preshared_keys(path: Path, keys: Iterable[DatasetKeys]) -> None:

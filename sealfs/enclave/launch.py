@@ -19,7 +19,7 @@ import os
 import runpy
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
@@ -51,12 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = _parse(arguments)
         datasets, output = _placed(options)
         if datasets and not is_preloaded():
-            _preload_and_restart(options, arguments)
+            preload_and_restart(arguments, _secrets(options), os.environ)
         apply_defaults()
-        if datasets:
-            attach_all(datasets, _key_source(options), Settings(options.cache, real_files=options.real_files))
+        source = _key_source(options) if datasets else None
+        if source is not None:
+            attach_all(datasets, source, Settings(options.cache, real_files=options.real_files))
         if output is not None:
-            _run_with_results(options.program, output)
+            _run_with_results(options.program, output, source)
             return
     except SealfsError as error:
         sys.exit(_told(error))
@@ -74,7 +75,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--identity-fd", type=int, metavar="N", help="descriptor to read an identity from, which opens the datasets"
     )
     add("--passphrase-fd", type=int, metavar="N", help="descriptor to read its passphrase from, if it is locked")
-    add("--keys-fd", type=int, metavar="N", help="descriptor to read pre-shared keys from, for tests: no identity")
+    add("--keys-fd", type=int, metavar="N", help="descriptor to read pre-shared keys from: no identity")
+    add("--attested", action="store_true", help="have the datasets' brokers release the keys, for evidence")
+    add(
+        "--runner-fd",
+        type=int,
+        metavar="N",
+        help="the same, with a runner's signature for evidence: what it signs with",
+    )
+    add("--broker", metavar="OWNER@URL", help="the broker, if not the one that each snapshot names")
     add("--out", metavar="URI:/path", help="where a script's results are sealed to, and where it writes them")
     add("--out-recipient", action="append", default=[], metavar="STRING", help="who can open them")
     add("--out-interval", type=float, default=DEFAULT_INTERVAL, metavar="SECONDS", help="between two snapshots")
@@ -86,8 +95,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         del options.program[0]
     if not options.program:
         parser.error("which program?")
-    if options.data and (options.identity_fd is None) == (options.keys_fd is None):
-        parser.error("keys come from either --identity-fd or --keys-fd")
+    sources = [options.identity_fd is not None, options.keys_fd is not None, options.runner_fd is not None]
+    if options.data and [*sources, options.attested].count(True) != 1:
+        parser.error("keys come from one of --identity-fd, --keys-fd, --attested or --runner-fd")
     return options
 
 
@@ -106,20 +116,36 @@ def _placed(options: argparse.Namespace) -> tuple[Sequence[DataMount], Output | 
     return datasets, output
 
 
-def _preload_and_restart(options: argparse.Namespace, arguments: Sequence[str]) -> NoReturn:
+def preload_and_restart(
+    arguments: Sequence[str], descriptors: Sequence[int], environment: Mapping[str, str]
+) -> NoReturn:
+    """Start this interpreter and module anew with the reader's library before libc.
+
+    Args:
+        arguments: The module's own.
+        descriptors: What it is to inherit.
+        environment: All of its variables; the library's are put in.
+
+    Raises:
+        MountError: The library is not there, or is not loaded here.
+    """
     if not LIBRARY.exists():
         raise MountError(
             f"{LIBRARY.name} has not been built", "install a C compiler and OpenSSL's headers, then sealfs again"
         )
-    environment = dict(os.environ)
     others = environment.get("LD_PRELOAD", "")
-    if str(LIBRARY) in others.split(":"):
+    if str(LIBRARY) in os.environ.get("LD_PRELOAD", "").split(":"):
         raise MountError("the dynamic loader ignores LD_PRELOAD here", "is Python a static or a setuid program?")
-    environment["LD_PRELOAD"] = f"{LIBRARY}:{others}" if others else str(LIBRARY)
-    for descriptor in (options.identity_fd, options.passphrase_fd, options.keys_fd):
-        if descriptor is not None:
-            os.set_inheritable(descriptor, True)
-    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1 : _own_options()], *arguments], environment)  # noqa: S606
+    changed = {**environment, "LD_PRELOAD": f"{LIBRARY}:{others}" if others else str(LIBRARY)}
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, True)
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1 : _own_options()], *arguments], changed)  # noqa: S606
+
+
+def _secrets(options: argparse.Namespace) -> list[int]:
+    """Return the descriptors that secrets come by."""
+    given = (options.identity_fd, options.passphrase_fd, options.keys_fd, options.runner_fd)
+    return [descriptor for descriptor in given if descriptor is not None]
 
 
 def _own_options() -> int:
@@ -131,6 +157,10 @@ def _key_source(options: argparse.Namespace) -> KeySource:
     """Return where this launch's keys come from: one place, and nothing to fall back on."""
     if options.keys_fd is not None:
         return PresharedKeys.parse(_read(options.keys_fd), f"what descriptor {options.keys_fd} gives")
+    if options.attested or options.runner_fd is not None:
+        from sealfs.enclave.attested import keys_for_evidence  # noqa: PLC0415 - loads what talks to a broker
+
+        return keys_for_evidence(None if options.attested else _read(options.runner_fd), options.broker)
     text = _read(options.identity_fd)
     passphrase = None if options.passphrase_fd is None else _read(options.passphrase_fd).rstrip("\n")
     return IdentityKeys(parse_identity(text, f"what descriptor {options.identity_fd} gives", passphrase))
@@ -177,10 +207,10 @@ def is_script(program: Sequence[str]) -> bool:
     return program[0].endswith(".py") or (os.path.isfile(program[0]) and not os.access(program[0], os.X_OK))
 
 
-def _run_with_results(program: list[str], output: Output) -> None:
+def _run_with_results(program: list[str], output: Output, source: KeySource | None) -> None:
     from sealfs.enclave.results import sealed_results  # noqa: PLC0415 - loads all that a push needs
 
-    with sealed_results(output) as signer:
+    with sealed_results(output, source.proven if source is not None else None) as signer:
         _say(f"results are signed by {signer}")
         _run_script(program)
 

@@ -5,6 +5,7 @@ Threading: one thread.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from sealfs.enclave.lint import Finding, lint
 from sealfs.errors import ExecutorError, LocalIOError
 from sealfs.executors.base import Executor, Job
 from sealfs.executors.enclave import folder_of
-from sealfs.executors.gramine import RENDERED, SIGNATURE
+from sealfs.executors.gramine import MANIFEST, RENDERED, SIGNATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,18 @@ def measure(job: Job, executor: Executor) -> Measured:
             _run(command, folder)
         mrenclave = _mrenclave(folder)
     return Measured(tuple(files), tuple(findings), commands, missing, mrenclave)
+
+
+def manifest_digest(folder: Path) -> str:
+    """Return what a rehearsal has for a measurement: the SHA-256 of its manifest, in hex.
+
+    Raises:
+        ExecutorError: There is none.
+    """
+    try:
+        return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ExecutorError(f"cannot read {folder / MANIFEST}: {error.strerror}", "run 'sealfs measure'") from None
 
 
 def _run(command: Sequence[str], folder: Path) -> str:

@@ -20,8 +20,12 @@ from sealfs.store.address import open_store
 
 
 @contextmanager
-def sealed_results(output: Output) -> Iterator[Signer]:
+def sealed_results(output: Output, level: str | None = None) -> Iterator[Signer]:
     """Run a script in the block, and seal what it writes, to the last snapshot however it ends.
+
+    Args:
+        output: Where to.
+        level: What the results are stamped with, see `Snapshot.level`.
 
     Yields:
         Who signs the results.
@@ -39,7 +43,7 @@ def sealed_results(output: Output) -> Iterator[Signer]:
             f"cannot make {folder}: {error.strerror}", "choose another path for the results"
         ) from None
     with closing(open_store(output.address)) as store:
-        sealer = OutputSealer(folder, store, recipients, state, interval=output.interval)
+        sealer = OutputSealer(folder, store, recipients, state, interval=output.interval, level=level)
         sealer.start()
         with sealed_to_the_end(sealer):
             yield sealer.signer

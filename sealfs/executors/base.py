@@ -23,6 +23,8 @@ from sealfs.placement import DataMount, Output
 
 GROUP = "sealfs.executors"
 
+KeyKind = Literal["identity", "test-keys", "attested", "runner"]
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -32,17 +34,19 @@ class Job:
         datasets: What it reads.
         output: What it writes; None if it writes no results.
         command: What the user wants run.
-        keys: What kind of keys the launcher is handed, by descriptor.
+        keys: Where the launcher's keys come from: what it is handed by descriptor, or evidence, or a runner's word.
         preload: Whether datasets are attached in the process, by the launcher.
         enclave: The folder that `sealfs measure` filled; None for executors that need none.
+        broker: Whom the launcher asks for keys, as OWNER@URL; None for whom each snapshot names.
     """
 
     datasets: tuple[DataMount, ...]
     output: Output | None
     command: tuple[str, ...]
-    keys: Literal["identity", "test-keys"] = "identity"
+    keys: KeyKind = "identity"
     preload: bool = True
     enclave: Path | None = None
+    broker: str | None = None
 
 
 class Executor(Protocol):
@@ -75,13 +79,14 @@ class Executor(Protocol):
 
 
 def find_executor(name: str) -> Executor:
-    """Return a new executor of this name.
+    """Return a new executor of this name, in which `-` and `_` are the same.
 
     Raises:
         UsageError: There is none.
         ExecutorError: It can't be loaded.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = {entry.name.replace("_", "-"): entry for entry in entry_points(group=GROUP)}
+    name = name.replace("_", "-")
     if name not in found:
         there = f"there are: {', '.join(sorted(found))}" if found else "sealfs has changed: install it again"
         raise UsageError(f"there is no executor '{name}'", there)

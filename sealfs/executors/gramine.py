@@ -42,10 +42,7 @@ class GramineDirect(EnclaveExecutor):
 class GramineSgx(GramineDirect):
     """Gramine in an SGX enclave."""
 
-    notice = (
-        "SGX enclave. Its keys still come from this host, by standard input: nothing is confidential before keys "
-        "are released to the measured enclave only."
-    )
+    notice = "SGX enclave: this host sees ciphertext, and what the script prints."
     tools: ClassVar[Sequence[str]] = ("gramine-sgx",)
     needed: ClassVar[Sequence[str]] = (SIGNED, SIGNATURE)
 

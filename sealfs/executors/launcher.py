@@ -49,16 +49,28 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     return [collected.python, "-m", LAUNCHER, *options, "--", *command]
 
 
-def launcher_imports() -> Sequence[str]:
-    """Return a command that loads all that the launcher may need in an enclave, and does nothing."""
-    modules = (LAUNCHER, "sealfs.enclave.results", "sealfs.store.local", "runpy")
+def launcher_imports(by_evidence: bool) -> Sequence[str]:
+    """Return a command that loads all that the launcher may need in an enclave, and does nothing.
+
+    Args:
+        by_evidence: Whether it has its keys released by a broker.
+    """
+    modules = [LAUNCHER, "sealfs.enclave.results", "sealfs.store.local", "runpy"]
+    if by_evidence:
+        modules.append("sealfs.enclave.attested")
     return [sys.executable, "-c", f"import {', '.join(modules)}"]
 
 
 def _data(job: Job, descriptor: int) -> list[str]:
     if not job.datasets:
         return []
-    words = [{"identity": "--identity-fd", "test-keys": "--keys-fd"}[job.keys], str(descriptor)]
+    if job.keys == "attested":
+        words = ["--attested"]
+    else:
+        options = {"identity": "--identity-fd", "test-keys": "--keys-fd", "runner": "--runner-fd"}
+        words = [options[job.keys], str(descriptor)]
+    if job.broker is not None:
+        words += ["--broker", job.broker]
     for data in job.datasets:
         words += ["--data", str(data)]
         if data.signer is not None:

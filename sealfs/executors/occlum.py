@@ -15,7 +15,7 @@ from sealfs.executors.enclave import EnclaveExecutor
 class Occlum(EnclaveExecutor):
     """An Occlum instance in the enclave's folder."""
 
-    notice = "Occlum: generated, never run by this project. Its keys still come from this host, by standard input."
+    notice = "Occlum: generated, never run by this project."
     tools: ClassVar[Sequence[str]] = ("occlum",)
     needed: ClassVar[Sequence[str]] = ("build",)
     templates: ClassVar = {

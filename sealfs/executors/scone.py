@@ -19,7 +19,7 @@ _IMAGE = "SEALFS_SCONE_IMAGE"
 class Scone(EnclaveExecutor):
     """A container whose interpreter was built with SCONE, configured by an attested session."""
 
-    notice = "SCONE: generated, never run by this project. Its keys still come from this host, by standard input."
+    notice = "SCONE: generated, never run by this project."
     tools: ClassVar[Sequence[str]] = ("docker",)
     templates: ClassVar = {"session.yaml": "scone/session.yaml.template"}
 

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from broker.tools import DEVELOPMENT, Broker, running
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.tools import DEVELOPMENT, Broker, running
 from sealfs.attestation.canonical import Members, canonical
 from sealfs.broker.audit import Checkpoint, Entry, Log, checkpoint_of, entries, verify
 from sealfs.broker.checkpoints import CheckpointStore, read_checkpoint
@@ -45,7 +45,7 @@ def test_a_whole_log() -> None:
 
 @given(st.data())
 def test_whatever_is_done_to_it_shows(data: st.DataObject) -> None:
-    """Drop, repeat, exchange, or change any byte of any record; all but a cut at the end shows without a checkpoint."""
+    """Drop, repeat, exchange, or change any byte: all but a cut at the end shows without a checkpoint."""
     log = list(TEN)
     number = data.draw(st.integers(0, 8))
     match data.draw(st.sampled_from(["drop", "repeat", "exchange", "record", "signature", "sequence"])):
@@ -94,7 +94,7 @@ def test_a_log_that_was_rewritten_by_its_own_broker() -> None:
             LOG.append(connection, START + timedelta(seconds=60), "released", {"number": 77})
         rewritten = list(entries(connection))
     assert len(list(verify(rewritten, LOG.signer))) == 12
-    with pytest.raises(AuditError, match="record 5 .* is not the one that was seen before"):
+    with pytest.raises(AuditError, match=r"record 5 .* is not the one that was seen before"):
         list(verify(rewritten, LOG.signer, checkpoint))
 
 

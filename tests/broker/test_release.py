@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broker.tools import DEVELOPMENT, MANIFEST, REHEARSAL, STRICT, Broker, digest_of, running
 
+from broker.tools import DEVELOPMENT, MANIFEST, REHEARSAL, STRICT, Broker, digest_of, running
 from sealfs.attestation.binding import RuntimeData
 from sealfs.attestation.canonical import Members, parse_json
 from sealfs.attestation.evidence import Evidence
@@ -94,7 +94,7 @@ def test_a_low_dataset_lowers_nothing_for_a_high_one(broker: Broker) -> None:
     low, high = broker.publish(REHEARSAL), broker.publish(STRICT)
     client = broker.client(broker.runner())
     client.resource("owner", low.dataset)
-    with pytest.raises(KeyRefusedError, match="needs L5.*L2 by 'sealfs-runner'|needs L5"):
+    with pytest.raises(KeyRefusedError, match="needs L5; this process offered 'sealfs-runner' evidence"):
         client.resource("owner", high.dataset)
 
 
@@ -153,8 +153,11 @@ def test_a_withdrawn_dataset(broker: Broker) -> None:
     broker.member().withdraw(keys.dataset, broker.member().held(keys.dataset).revision)
     with pytest.raises(KeyRefusedError, match="withdrawn"):
         client.resource("owner", keys.dataset)
-    broker.publish(None, keys, version=2)
-    assert client.resource("owner", keys.dataset).version == 2
+    broker.publish(None, keys, version=2)  # as pushes go on
+    with pytest.raises(KeyRefusedError, match="withdrawn"):
+        client.resource("owner", keys.dataset)
+    broker.publish(REHEARSAL, keys, version=3)  # on purpose
+    assert client.resource("owner", keys.dataset).version == 3
 
 
 def test_a_policy_that_changes_holds_for_open_sessions(broker: Broker) -> None:
@@ -286,7 +289,7 @@ def test_another_broker_at_the_address(broker: Broker) -> None:
     keys = broker.publish(DEVELOPMENT)
     there = broker.address
     wrong = BrokerAddress(there.host, there.port, identity="sha256:" + "0" * 64)
-    with pytest.raises(BrokerError, match="somebody stands in|is sha256:"):
+    with pytest.raises(BrokerError, match=f"is {broker.home.identity}, not sha256:00"):
         BrokerClient(wrong, None).resource("owner", keys.dataset)
     with pytest.raises(BrokerError, match="does not answer"):  # no authority vouches for it
         BrokerClient(BrokerAddress(there.host, there.port), None).resource("owner", keys.dataset)
@@ -299,7 +302,7 @@ def test_the_clock_moved_back(broker: Broker, steps: Steps) -> None:
     client = broker.client()
     client.resource("owner", keys.dataset)
     broker.clock.offset = -3600
-    with pytest.raises(BrokerError, match="clock is 3\\d\\d\\d s behind its log"):
+    with pytest.raises(BrokerError, match=r"clock is 3\d\d\d s behind its log"):
         client.resource("owner", keys.dataset)
     broker.clock.offset = -30  # as time services do
     client.resource("owner", keys.dataset)

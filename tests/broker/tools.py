@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from attestation.hardware import MRENCLAVE, Machine
+
+from sealfs.attestation.evidence import EvidenceProvider
 from sealfs.attestation.policy import Policy
 from sealfs.attestation.runner import RunnerProvider
 from sealfs.attestation.verdict import RegisteredManifest
@@ -17,7 +21,7 @@ from sealfs.broker.address import BrokerAddress
 from sealfs.broker.client import BrokerClient
 from sealfs.broker.home import Home, create, open_home
 from sealfs.broker.owner import BrokerMember
-from sealfs.broker.serve import Options, application, verifier_for
+from sealfs.broker.serve import Options, application, verifiers
 from sealfs.broker.wrapping import FileWrapper
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.keys import Identity
@@ -26,7 +30,8 @@ MANIFEST = "ab" * 32  # what a runner says it runs
 DIGEST = bytes(range(32))  # of a snapshot that nobody fetches
 DEVELOPMENT = Policy.from_json({"level": "L1", "development": True})
 REHEARSAL = Policy.from_json({"level": "L2", "measurements": {"sealfs-runner": [MANIFEST]}})
-STRICT = Policy.from_json({"measurements": {"sgx": ["cd" * 32]}})
+STRICT = Policy.from_json({"measurements": {"sgx": [MRENCLAVE]}})
+MACHINE = Machine(datetime.now(UTC))
 
 
 class Clock:
@@ -39,6 +44,16 @@ class Clock:
         return datetime.fromtimestamp(datetime.now(UTC).timestamp() + self.offset, UTC)
 
 
+class Intel:
+    """What Intel says about the machine; tests can change it."""
+
+    def __init__(self) -> None:
+        self.says = MACHINE.collateral()
+
+    def checked(self, quote: bytes, at: datetime, check: Callable[[str], Any]) -> Any:
+        return check(self.says)
+
+
 @dataclass
 class Broker:
     """A broker that answers over TLS, and everybody's keys.
@@ -48,12 +63,14 @@ class Broker:
         address: Where it is.
         owner: Its first member: admin, owner and auditor in one.
         clock: Its clock.
+        intel: Whom it asks about platforms.
     """
 
     home: Home
     address: BrokerAddress
     owner: Identity
     clock: Clock
+    intel: Intel
 
     def member(self, identity: Identity | None = None) -> BrokerMember:
         return BrokerMember(self.address, identity or self.owner)
@@ -77,7 +94,7 @@ class Broker:
         member.register(RegisteredManifest(manifest, Level.parse(level)))
         return RunnerProvider(identity, manifest)
 
-    def client(self, provider: RunnerProvider | None = None) -> BrokerClient:
+    def client(self, provider: EvidenceProvider | None = None) -> BrokerClient:
         return BrokerClient(self.address, provider)
 
 
@@ -104,24 +121,27 @@ def running(folder: Path, owner: Identity, options: Options | None = None) -> It
     key = wrapper(folder)
     if not (folder / "home").exists():
         create(folder / "home", key, owner.signer, "owner")
-    with contextlib.closing(open_home(folder / "home", key)) as home, serving(home, options) as (address, clock):
-        yield Broker(home, address, owner, clock)
+    with (
+        contextlib.closing(open_home(folder / "home", key)) as home,
+        serving(home, options) as (address, clock, intel),
+    ):
+        yield Broker(home, address, owner, clock, intel)
 
 
 @contextlib.contextmanager
-def serving(home: Home, options: Options | None = None) -> Iterator[tuple[BrokerAddress, Clock]]:
+def serving(home: Home, options: Options | None = None) -> Iterator[tuple[BrokerAddress, Clock, Intel]]:
     """Serve an open broker from a thread, as `serve` does from the main thread."""
     from sealfs.broker import serve
 
-    clock = Clock()
+    clock, intel = Clock(), Intel()
     options = options or Options(port=0)
-    server = serve.Service(application(home, verifier_for, options, clock), home, options)
+    server = serve.Service(application(home, verifiers(intel, MACHINE.root_der), options, clock), home, options)
     ready = threading.Event()
     thread = threading.Thread(target=server.run, args=(lambda address: ready.set(),), name="sealfs-test-broker")
     thread.start()
     try:
         assert ready.wait(30)
-        yield server.address, clock
+        yield server.address, clock, intel
     finally:
         server.stop()
         thread.join()
