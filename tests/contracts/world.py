@@ -189,8 +189,8 @@ def three_brokers(folder: Path) -> Iterator[World]:
             key = wrapper(home)
             create(home / "home", key, identity.signer, name)
             opened = stack.enter_context(contextlib.closing(open_home(home / "home", key)))
-            address, clock = stack.enter_context(serving(opened))
-            parties[name] = Somebody(name, identity, Broker(opened, address, identity, clock))
+            address, clock, intel = stack.enter_context(serving(opened))
+            parties[name] = Somebody(name, identity, Broker(opened, address, identity, clock, intel))
         yield World(folder, parties)
 
 
