@@ -175,6 +175,7 @@ def main() -> None:
                 process = stack.enter_context(running(command, party.env, log))
                 brokers[name] = wait_for_line(log, "https://", process)
                 print(f"    the broker of {name}: {brokers[name]}")
+        known(everybody="who the others are, by their public keys; nothing else")
 
         step("2. Owners seal what is theirs, and entrust the keys to their own brokers: only for contracts")
         (top / "only-by-contract.toml").write_text('level = "L1"\ndevelopment = true\ncontract = true\n')
@@ -230,6 +231,11 @@ def main() -> None:
             parties[name]("task", "vote", f"{name}.task", report["run"], "model")
             parties[name]("task", "sync", f"{name}.task")
         b("task", "sync", "bank-b.task")
+        known(
+            bank_a="two shares of the lock, so it can open the result",
+            bank_b="likewise",
+            model_co="its own share; all of them would not do without a bank's key",
+        )
 
         step("7. The banks check where it comes from, and open it; nobody else can")
         b("task", "results", "bank-b.task", "--verify", "--pull", "opened")
@@ -248,6 +254,7 @@ def main() -> None:
         step("8. Nobody can deny anything, and nothing can be repeated")
         b("task", "audit", "bank-b.task")
         cloud("task", "run", "cloud.task", "--results", f"{uri}/results", fails=True)
+        known(everybody="who signed what, when it ran, how often; each broker's log has it, too")
         print(f"\ndone: contract {digest[:16]}… was carried out once, as agreed")
 
 

@@ -133,8 +133,13 @@ class World:
                 environment={"SETTING": "agreed"},
             ),
             inputs={
-                "loans-a": Input(("bank-a",), self.data_path, "a_", self["bank-a"].data["loans-a"]),
-                "loans-b": Input(("bank-b",), self.data_path, "b_", self["bank-b"].data["loans-b"]),
+                f"loans-{letter}": Input(
+                    (f"bank-{letter}",),
+                    self.data_path,
+                    f"{letter}_",
+                    self[f"bank-{letter}"].data.get(f"loans-{letter}"),
+                )
+                for letter in "ab"
             },
             outputs={"model": Output(("bank-a",), self.out_path, 1 << 20)},
             policy=Policy(Level.L1, development=True),

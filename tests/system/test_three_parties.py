@@ -31,7 +31,7 @@ def test_from_identities_to_an_opened_result(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     assert "L1: NOTHING IS PROTECTED" in done.stdout
-    assert done.stdout.count("who knows what") == 6
+    assert done.stdout.count("who knows what") == 8
     assert "the model of 800 loans" in done.stdout
     for refusal in (
         "not approved by bank-a, bank-b, cloud, model-co",
