@@ -11,6 +11,7 @@
 #include "core.h"
 #include "descriptors.h"
 #include "family.h"
+#include "mappings.h"
 #include "real.h"
 #include "report.h"
 #include "semaphores.h"
@@ -22,6 +23,7 @@ static void before_fork(void) {
 
     descriptors_before_fork();
     streams_before_fork();
+    mappings_before_fork();
     semaphores_before_fork();
     for (unsigned i = 0; i < count; i++)
         reader_before_fork(&attachments[i].core->reader);
@@ -31,6 +33,7 @@ static void after_fork(bool child) {
     for (unsigned i = atomic_load(&attachment_count); i > 0; i--)
         reader_after_fork(&attachments[i - 1].core->reader);
     semaphores_after_fork();
+    mappings_after_fork();
     streams_after_fork();
     descriptors_after_fork(child);
     if (child) {

@@ -28,6 +28,7 @@ from cryptography import x509
 
 from sealfs.attestation.canonical import Members
 from sealfs.errors import DocumentError, EvidenceError, SealfsError
+from sealfs.xdg import state_directory
 
 Result = TypeVar("Result")
 
@@ -39,6 +40,11 @@ _MAX_REMEMBERED = 1000  # platforms: whoever sends quotes chooses their names
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 
 _log = logging.getLogger(__name__)
+
+
+def default_folder() -> Path:
+    """Return where statements are kept unless told otherwise; what is newest there also guards the clock."""
+    return state_directory() / "collateral"
 
 
 class CollateralSource(Protocol):
@@ -177,6 +183,11 @@ class CollateralFolder:
             raise EvidenceError(
                 f"there is nothing from Intel about the platform {platform}",
                 f"give a PCCS, or put its collateral into {self._path}",
+            )
+        if at >= stored.expires:
+            raise EvidenceError(
+                f"what Intel says about the platform {platform} expired at {stored.expires:%Y-%m-%d %H:%M} UTC",
+                f"give a PCCS, or put newer collateral into {self._path}",
             )
         return check(stored.text)
 

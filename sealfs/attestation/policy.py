@@ -99,7 +99,7 @@ class Policy:
             )
         if self.measurements.get("tpm") and self.pcrs is None:
             raise DocumentError(
-                "a policy that allows a TPM has to say which PCRs", 'such as pcrs = "sha256:0,1,4,7"'
+                "a policy that allows a TPM has to say which PCRs", 'such as pcrs = "sha256:0,1,2,3,4,5,6,7"'
             )
         if self.measurements.get("snp") and not self.minimum_tcb:
             raise DocumentError(
@@ -151,7 +151,7 @@ class Policy:
                 if rule.only("signer", "product", "minimum_svn")
             )
         if "config_ids" in members:
-            given["config_ids"] = frozenset(members.texts("config_ids", _MAX_ENTRIES, r"[0-9a-f]{64,128}"))
+            given["config_ids"] = frozenset(members.texts("config_ids", _MAX_ENTRIES, r"[0-9a-f]{64,288}"))
         if "tcb_statuses" in members:
             statuses = members.texts("tcb_statuses", len(TCB_STATUSES))
             unknown = [status for status in statuses if status not in TCB_STATUSES]

@@ -37,6 +37,7 @@ _VERBS = {
     "task": "Agree with others on one use of everybody's data, and run it.",
     "measure": "Make an enclave's files for a command, and print its measurement.",
     "lint": "Say what in an enclave's manifest lets the host in.",
+    "policy": "Show what a policy demands, or explain its verdict on evidence.",
     "broker": "Run a key broker: keys only for what has proven itself.",
     "umount": "Unmount, and return when it is really gone.",
     "fetch": "Copy a version's objects to a folder, without any key.",

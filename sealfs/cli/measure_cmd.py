@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from sealfs.cli.lint_cmd import print_findings
 from sealfs.cli.run_cmd import job_options, make_job
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
-from sealfs.enclave.lint import served_level
 from sealfs.enclave.measure import Measured, manifest_digest, measure
 from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
@@ -128,16 +127,15 @@ def command(
 
 def _register(measured: Measured, enclave: Path, url: str, identity: Identity) -> None:
     """Tell a broker what was measured."""
-    from sealfs.attestation.verdict import RegisteredManifest  # noqa: PLC0415 - these talk to brokers
-    from sealfs.broker.address import BrokerAddress  # noqa: PLC0415
+    from sealfs.broker.address import BrokerAddress  # noqa: PLC0415 - these talk to brokers
     from sealfs.broker.owner import BrokerMember  # noqa: PLC0415
+    from sealfs.enclave.registration import register  # noqa: PLC0415
 
-    level, findings = served_level(measured.findings)
+    manifest = register(measured.mrenclave or manifest_digest(enclave), measured.findings)
     if measured.mrenclave is None:
-        level = min(level, Level.L2)  # nothing protects it
-    measurement = measured.mrenclave or manifest_digest(enclave)
-    BrokerMember(BrokerAddress.parse(url), identity).register(RegisteredManifest(measurement, level, findings))
-    note(f"registered {measurement}: it may serve {level} ({level.meaning})")
+        manifest = replace(manifest, level=min(manifest.level, Level.L2))  # nothing protects it
+    BrokerMember(BrokerAddress.parse(url), identity).register(manifest)
+    note(f"registered {manifest.measurement}: it may serve {manifest.level} ({manifest.level.meaning})")
 
 
 def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:

@@ -103,7 +103,7 @@ def job_options(command: Command) -> Command:
         click.option("--data", "data", multiple=True, type=DataParameter(), metavar="URI[@VERSION]:/PATH",
                      help="A dataset, and where COMMAND sees it. Repeatable."),
         click.option("--executor", default="native", show_default=True, metavar="NAME",
-                     help="native, gramine_direct, gramine_sgx, occlum, scone, or one that a package added."),
+                     help="native, gramine-direct, gramine-sgx, occlum, scone, or one that a package added."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -141,18 +141,55 @@ def command(
 ) -> int:
     """Run COMMAND on sealed data, and seal what it writes.
 
-    COMMAND finds each dataset at the PATH given with it, as ordinary read-only files. What it writes below the
-    path given with --out is in memory only, and leaves it as a new sealed dataset: sealed at an interval, and
-    when COMMAND ends, however it ends. 'sealfs ls' and 'sealfs pull' read it.
+    DATA
 
-    Signals and the exit code are passed on. If data turns out to be damaged COMMAND is killed, and the exit code
-    is 5 (--attach fuse) or 85 (preload).
+    COMMAND finds each dataset at the PATH given with it, an empty folder, as ordinary read-only files. It need not
+    know anything of this. VERSION is a number, or sha256:DIGEST as 'sealfs stat' prints it; none means the newest.
+    Without --signer, the signer of a dataset is believed as with every other verb: at first use, and then for good.
 
-    Natively the kernel and whoever controls this machine can see the plaintext. The executors with an enclave
-    need a folder that 'sealfs measure' has filled for the same options and COMMAND.
+    RESULTS
+
+    What COMMAND writes below the path given with --out is in memory only. It leaves as a new sealed dataset: at an
+    interval, and when COMMAND ends, however it ends. 'sealfs ls' and 'sealfs pull' read it. Each run signs with a
+    key of its own and prints its signer, so each needs an address of its own. If results cannot be sealed in the
+    end the run fails, whatever COMMAND's exit code, and says where they are.
+
+    KEYS
+
+    The identity opens the data. If it has a passphrase, that is asked for at the terminal, or read from the file
+    named by $SEALFS_PASSPHRASE_FILE. Keys reach the launcher by a descriptor, and COMMAND not at all.
 
     A dataset whose keys are at a broker opens with your identity if you are its recipient, and else with whatever
     evidence there is of this machine or enclave; the broker decides, and a refusal says why.
+
+    EXECUTORS
+
+    \b
+    native          This machine: whoever controls it can see the plaintext.
+    gramine-direct  Gramine without SGX: a trial, as visible as native.
+    gramine-sgx     Gramine in SGX. Never run on hardware by this project.
+    occlum, scone   Other enclaves. Their files are generated, never run.
+
+    Those with an enclave need a folder that 'sealfs measure' has filled for the same options and COMMAND. A package
+    can add more, as entry points in the group sealfs.executors.
+
+    SIGNALS AND EXIT CODES
+
+    SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to COMMAND and its children. Its output
+    streams through. The exit code is COMMAND's own, or 128 + N if signal N ended it. If data turns out to be
+    damaged COMMAND is killed, nothing more is sealed, and the exit code is 5 (--attach fuse) or 85 (in the
+    process). The other codes are those of 'sealfs --help'.
+
+    EXAMPLES
+
+    \b
+    sealfs run --data s3://bucket/scans:/data -- python train.py /data
+    sealfs run --data s3://a/eyes@3:/eyes --signer /eyes=clinic.pub \\
+               --data s3://b/labels:/labels --signer /labels=lab.pub \\
+               --out s3://bucket/model:/out --out-interval 60 \\
+               -- python train.py /eyes /labels --save /out
+    sealfs run --dry-run --executor gramine-sgx --enclave ./enclave \\
+               --data s3://bucket/scans:/data -- python train.py /data
     """
     chosen = find_executor(executor)
     if chosen.is_enclave and attach == "fuse":

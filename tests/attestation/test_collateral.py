@@ -174,7 +174,7 @@ def test_a_service_that_is_away_when_it_is_time(tmp_path: Path, service: Service
     verify(folder)
     service.collateral = None
     verify(folder, NOW + 28 * DAY)  # still in date
-    with pytest.raises(EvidenceError, match="does not verify"):
+    with pytest.raises(EvidenceError, match="expired at 2026-03-30"):
         verify(folder, NOW + 30 * DAY)
     with pytest.raises(EvidenceError, match="nothing from Intel"):
         verify(CollateralFolder(tmp_path / "new", service.url))

@@ -77,7 +77,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-def options(name: str = "gramine_sgx") -> list[object]:
+def options(name: str = "gramine-sgx") -> list[object]:
     return ["--executor", name, "--enclave", "enclave"]
 
 
@@ -150,7 +150,7 @@ def test_refused(sealfs: Sealfs, project: Path, tmp_path: Path) -> None:
     assert "--signer /two=KEY" in ended.stderr
     sealfs("measure", *options(), "--out", f"{tmp_path}/store:/out", "--", "touch", ran, code=2)
     sealfs("measure", *options(), "--enclave-size", "lots", "--", "touch", ran, code=2)
-    sealfs("measure", "--executor", "gramine_sgx", "--", "touch", ran, code=2)
+    sealfs("measure", "--executor", "gramine-sgx", "--", "touch", ran, code=2)
     assert not ran.exists()
 
 
@@ -226,6 +226,6 @@ def test_lint(sealfs: Sealfs, tmp_path: Path) -> None:
 @needs_launcher
 def test_with_gramine_itself(sealfs: Sealfs, project: Path) -> None:
     """Its tools take what is generated, and gramine-direct runs it."""
-    words = [*options("gramine_direct"), "--", sys.executable, "train.py"]
+    words = [*options("gramine-direct"), "--", sys.executable, "train.py"]
     sealfs("measure", *words)
     assert sealfs("run", *words).lines[-1] == "trained"

@@ -23,6 +23,13 @@ SETTING = "SEALFS_PADDLE_REPOSITORIES"
 _TOP = Path(os.environ[SETTING]) if SETTING in os.environ else None  # tests see nothing of our environment later
 _SIZE = 64
 _NUMBERS = re.compile(r"\b(?:loss|auc|mIoU|top1):? ?\[?(\d\.\d+)")
+_BEGINS, _AGAIN = "### begins", "### once more"
+_TRIED_AGAIN = (
+    *("sh", "-c"),
+    f"echo '{_BEGINS}' >&2; for n in 1 2 3 4 5; do timeout -k 5 90 \"$@\"; code=$?; "
+    f"[ $code = 124 ] || exit $code; echo '{_AGAIN}' >&2; done; exit $code",
+    "sh",
+)
 _WEIGHTS = (".pdparams", ".pdopt", ".pdstates")
 
 
@@ -66,11 +73,13 @@ class Repository:
         name: Of its checkout.
         make: Makes a dataset in an empty folder.
         arguments: Returns the entry point below the checkout, and its arguments.
+        hangs: Whether it hangs now and again, on plain files as well, and is then to be tried again.
     """
 
     name: str
     make: Callable[[Path], None]
     arguments: Callable[[Path, Training], list[object]]
+    hangs: bool = False
 
     @property
     def checkout(self) -> Path:
@@ -89,12 +98,14 @@ class Repository:
         python = self.checkout.parent / "venv" / "bin" / "python"
         script, *arguments = self.arguments(self.checkout, training)
         interpreter = python if python.exists() else sys.executable
-        return [str(interpreter), str(self.checkout / str(script)), *map(str, arguments)]
+        command = [str(interpreter), str(self.checkout / str(script)), *map(str, arguments)]
+        return [*_TRIED_AGAIN, *command] if self.hangs else command
 
 
 def numbers(log: str) -> list[str]:
     """Return all losses and metrics that a training printed, to the last digit, in their order."""
-    return _NUMBERS.findall(log)
+    stages = [stage.rpartition(_AGAIN)[2] for stage in log.split(_BEGINS)]
+    return [number for stage in stages for number in _NUMBERS.findall(stage)]
 
 
 def weights(folder: Path) -> dict[str, str]:
@@ -214,7 +225,7 @@ def _make_clicks(top: Path) -> None:
     random = np.random.default_rng(0)
     for part in ("part-2", "part-0", "part-1"):
         lines = []
-        for _ in range(20):
+        for _ in range(40):
             dense = [f"dense_feature:{value:.4f}" for value in random.random(13)]
             sparse = [f"{slot}:{random.integers(1, 1000)}" for slot in range(1, 27)]
             lines.append(" ".join([f"click:{random.integers(0, 2)}", *dense, *sparse]) + "\n")
@@ -222,10 +233,14 @@ def _make_clicks(top: Path) -> None:
 
 
 def _recommendation(checkout: Path, run: Training) -> list[object]:
-    """PaddleRec's Wide & Deep, on whatever `os.listdir` finds."""
+    """PaddleRec's Wide & Deep, on whatever `os.listdir` finds.
+
+    Its trainer leaves an iterator over the data unfinished before each epoch, and then PaddlePaddle 3.3.1 without
+    workers hangs now and again: on plain files in 2 of 12 trainings of two epochs. So it gets one epoch.
+    """
     options = {
         "runner.train_data_dir": run.data, "runner.model_save_path": run.out,
-        "runner.epochs": 1 if run.stage else 2, "runner.num_workers": run.workers,
+        "runner.epochs": 1, "runner.num_workers": run.workers,
         "runner.train_batch_size": 10, "runner.print_interval": 1,
         "hyper_parameters.sparse_feature_number": 1001,
     }  # fmt: skip
@@ -239,5 +254,5 @@ def _recommendation(checkout: Path, run: Training) -> list[object]:
 REPOSITORIES = (
     Repository("PaddleSeg", _make_segmentation, _segmentation),
     Repository("PaddleClas", _make_classification, _classification),
-    Repository("PaddleRec", _make_clicks, _recommendation),
+    Repository("PaddleRec", _make_clicks, _recommendation, hangs=True),
 )
