@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from attestation.hardware import MRENCLAVE, SyntheticProvider
+from broker.tools import MACHINE
 
 from contracts.test_provenance import made
 from contracts.world import ONLY_BY_CONTRACT, World, three_brokers
@@ -397,3 +399,35 @@ def test_a_rehearsal_with_evidence_and_what_vouches_for_its_results(world: World
     others = replace(provenance, exhibits=(Exhibit(keys.exhibits[0].runtime_data, keys.exhibits[1].evidence),))
     with pytest.raises(TrustError, match="does not verify"):
         vouch(others, task.contract, Verifier(runners=[runner.signer]))
+
+
+def test_enclaves_made_of_paper_get_what_was_agreed_for_them_only(world: World) -> None:
+    """L5 with synthetic hardware, under a root of the tests' own: as near as this gets without SGX."""
+    measured = {"sgx": frozenset({MRENCLAVE})}
+    for owner in ("bank-a", "bank-b"):
+        world.seal(owner, f"loans-{owner[-1]}", {"2": b"7\n"}, policy=Policy(measurements=measured, contract=True))
+        broker = world[owner].broker
+        assert broker is not None
+        broker.member().register(RegisteredManifest(MRENCLAVE, Level.L5))
+    task = world.approved(world.contract(policy=Policy(measurements=measured)))
+    run_identity = Identity.generate()
+    keys = release(task.contract, run_identity, RUN, SyntheticProvider(MACHINE))
+    assert keys.level is Level.L5
+    for options in ({"debug": True}, {"mrenclave": "e2" * 32}):
+        with pytest.raises(KeyRefusedError):
+            release(task.contract, Identity.generate(), RUN, SyntheticProvider(MACHINE, **options))
+    other = world.approved(world.contract(policy=Policy(measurements={"sgx": frozenset({"e2" * 32})})))
+    with pytest.raises(KeyRefusedError, match="measurement"):  # by the contract's, not the owners' policies
+        release(other.contract, Identity.generate(), RUN, SyntheticProvider(MACHINE))
+    now = datetime.now(UTC).replace(microsecond=0)
+    provenance = made(
+        task.contract, run=RUN, signer=run_identity.signer, level=Level.L5, tee=keys.tee, exhibits=keys.exhibits,
+        started=now, finished=now,
+    )  # fmt: skip
+    broker = world["bank-a"].broker
+    assert broker is not None
+    vouched = vouch(provenance, task.contract, Verifier(collateral=broker.intel, intel_root=MACHINE.root_der))
+    assert vouched.is_vouched
+    assert any("reaches L5" in line for line in vouched.findings)
+    with pytest.raises(TrustError, match="does not verify"):  # under Intel's own root it is worth nothing
+        vouch(provenance, task.contract, Verifier(collateral=broker.intel))
