@@ -45,6 +45,16 @@ def served_as_real_files(sealed: Sealed) -> dict[str, Any]:
     return answers(sealed.run(PROBE, sealed.mount, *REAL_FILES, options=("--real-files",)))
 
 
+@pytest.fixture(scope="module")
+def served_without(sealed: Sealed, without: Path) -> dict[str, Any]:
+    return answers(sealed.run(PROBE, sealed.mount, *AVAILABLE, under=(without,)))
+
+
+@pytest.fixture(scope="module")
+def served_as_real_files_without(sealed: Sealed, without: Path) -> dict[str, Any]:
+    return answers(sealed.run(PROBE, sealed.mount, *REAL_FILES, options=("--real-files",), under=(without,)))
+
+
 @pytest.mark.parametrize("name", AVAILABLE)
 def test_same_as_plain(name: str, expected: dict[str, Any], served: dict[str, Any]) -> None:
     assert served[name] == expected[name]
@@ -55,6 +65,22 @@ def test_real_files_same_as_plain(
     name: str, expected: dict[str, Any], served_as_real_files: dict[str, Any]
 ) -> None:
     assert served_as_real_files[name] == expected[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", AVAILABLE)
+def test_same_on_a_kernel_that_lacks_what_gramine_lacks(
+    name: str, expected: dict[str, Any], served_without: dict[str, Any]
+) -> None:
+    assert served_without[name] == expected[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_real_files_on_a_kernel_that_lacks_what_gramine_lacks(
+    name: str, expected: dict[str, Any], served_as_real_files_without: dict[str, Any]
+) -> None:
+    assert served_as_real_files_without[name] == expected[name]
 
 
 def test_no_case_fails_on_plain_files(expected: dict[str, Any]) -> None:
