@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -22,11 +23,15 @@ from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
 from sealfs.executors.base import Job, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import launcher_imports
+from sealfs.executors.launcher import rehearsal_command
 from sealfs.keys import Recipient, Signer
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
-_TRIAL = {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the enclave; and what a trial compiles, the next would load
+_TRIAL = {  # as in the enclave, so that the same files are loaded
+    "PYTHONDONTWRITEBYTECODE": "1",  # what a trial compiles, the next would load
+    "LC_ALL": "C.UTF-8",
+    "LOCPATH": "/usr/lib/locale",
+}
 
 
 def _check_size(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -116,10 +121,14 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"the trial run failed with exit code {code}",
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
-    preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
-    code, also = collect(launcher_imports(), environment={**_TRIAL, **preloaded}, excludes=hidden)
+    with tempfile.TemporaryDirectory(prefix="sealfs-rehearsal-") as folder:
+        preloaded = {"LD_PRELOAD": str(LIBRARY)}
+        rehearsal = rehearsal_command(Path(folder))
+        code, also = collect(rehearsal, environment={**_TRIAL, **preloaded}, excludes=[*hidden, f"{folder}/*"])
     if code:
-        raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
+        raise ExecutorError(
+            "the launcher does not run here", f"try it: {shlex.join(rehearsal_command(Path('DIR')))}"
+        )
     return paths | also
 
 

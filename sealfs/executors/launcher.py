@@ -59,10 +59,9 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     return [collected.python, "-m", LAUNCHER, "--identity-fd", "0", *signer, *_data(inside), "--", *command]
 
 
-def launcher_imports() -> Sequence[str]:
-    """Return a command that loads all that the launcher may need in an enclave, and does nothing."""
-    modules = (LAUNCHER, "sealfs.enclave.results", "sealfs.store.local", "runpy")
-    return [sys.executable, "-c", f"import {', '.join(modules)}"]
+def rehearsal_command(folder: Path) -> Sequence[str]:
+    """Return a command that loads, in an empty folder of its own, all that the launcher needs in an enclave."""
+    return [sys.executable, "-m", "sealfs.enclave.rehearsal", str(folder)]
 
 
 def _data(datasets: Sequence[DataMount]) -> list[str]:
