@@ -35,6 +35,12 @@ class UsageError(SealfsError):
     errno = _errno.EINVAL
 
 
+class DocumentError(UsageError):
+    """A document that was handed in (a policy, evidence, a contract, a request) is malformed or out of bounds."""
+
+    default_hint = "nothing of it was used; correct it and hand it in again"
+
+
 class NotADatasetError(SealfsError):
     """There is no sealed dataset at this address, or no such version or path in it."""
 
@@ -130,3 +136,31 @@ class ExecutorError(SealfsError):
     """A workload cannot be run in the place that was asked for: a tool or a file is missing, or does not fit."""
 
     exit_code = 12
+
+
+class EvidenceError(SealfsError):
+    """Evidence does not prove what it is taken to prove, or the policy demands more than was proven."""
+
+    exit_code = 14
+    errno = _errno.EACCES
+    default_hint = "'sealfs policy check' explains a verdict line by line"
+
+
+class BrokerError(SealfsError):
+    """A key broker could not be reached, is not the one it should be, or did not understand."""
+
+    exit_code = 13
+    errno = _errno.EIO
+    default_hint = "check the broker's address, and that it runs: 'sealfs broker serve'"
+
+
+class KeyRefusedError(KeyAccessError):
+    """A key broker was asked and refused; the message is its reason."""
+
+    default_hint = "the dataset's owner decides: the policy says what is demanded"
+
+
+class AuditError(IntegrityError):
+    """A broker's log was cut, edited or reordered."""
+
+    default_hint = "keep this copy of the log, and ask the broker's operator: it is evidence"

@@ -140,7 +140,7 @@ class Signer:
 class Identity:
     """One party's secret keys.
 
-    Nothing of it shows in its repr; `save` is the only way out.
+    Nothing of it shows in its repr; `save` and `to_text` are the only ways out.
     """
 
     __slots__ = ("_kem", "_secret", "_signing")
@@ -194,6 +194,10 @@ class Identity:
                 "the key wrapped for this identity does not open",
                 "the dataset's keyring is damaged or forged",
             ) from None
+
+    def to_text(self) -> str:
+        """Return the line of an identity file, unlocked: for a descriptor that only a child of ours reads."""
+        return _encode(_SECRET_PREFIX, self._secret) + "\n"
 
     def save(self, path: Path, passphrase: str | None = None) -> None:
         """Write the identity to a new file that only its owner can read, and its public half to `path`.pub.

@@ -20,21 +20,22 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import unquote
 
 from sealfs.ciphertext import how_to_open
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import INTEGRITY_EXIT
-from sealfs.enclave.keysource import KeySource
+from sealfs.enclave.keysource import HandedKeys
 from sealfs.enclave.memory import MemoryFolder, memory_folder
 from sealfs.enclave.output import OutputSealer
-from sealfs.errors import ExecutorError, KeyAccessError, SealfsError
-from sealfs.executors.base import DataMount, Executor, Job, Output
-from sealfs.executors.launcher import IDENTITY_FD
-from sealfs.keys import Recipient, is_locked
+from sealfs.errors import ExecutorError, SealfsError
+from sealfs.executors.base import Executor, Job
+from sealfs.executors.launcher import SECRETS_FD
+from sealfs.keys import Recipient
 from sealfs.mount.child import MountChild
 from sealfs.opening import CacheSettings, OpenView
+from sealfs.placement import DataMount, Output
+from sealfs.relay import results_folder
 from sealfs.store.address import normalize, open_store
 from sealfs.workload import Workload, signals_sent_to
 
@@ -52,7 +53,7 @@ class Run:
         job: What to run.
         executor: Where.
         open_dataset: Opens and verifies a dataset.
-        keys: Opens datasets that this process mounts; None if it mounts only ciphertext.
+        keys: Open the datasets, here where they are mounted, else in the launcher; None if there are none.
         single_writer: The user's word for output stores without conditional writes.
         tell: Told what the user should know.
     """
@@ -62,7 +63,7 @@ class Run:
         job: Job,
         executor: Executor,
         open_dataset: OpenDataset,
-        keys: KeySource | None,
+        keys: HandedKeys | None,
         tell: Callable[[str], None],
         *,
         single_writer: bool = False,
@@ -93,11 +94,12 @@ class Run:
             for mount in mounts:
                 mount.wait_until_ready()
             sealing = stack.enter_context(self._sealing()) if self._seals_here else None
-            if self._executor.is_enclave:
-                self._link_results(stack)
+            relay = stack.enter_context(self._relaying(job)) if self._executor.is_enclave else None
             self._workload = workload = stack.enter_context(self._prepared(job))
             with self._watching(mounts):
                 code = workload.run(lambda: self._damage is not None)
+            if relay is not None:
+                relay()  # whatever has happened: what an enclave has sealed, it has vouched for
             if self._damage is None and code != INTEGRITY_EXIT:
                 return code if sealing is None else sealing(code)
         if self._damage is None:
@@ -118,21 +120,21 @@ class Run:
 
     @contextmanager
     def _prepared(self, job: Job) -> Iterator[Workload]:
-        """Yield what is to be started, with the identity where the launcher expects it: never in an argument."""
+        """Yield what is to be started, with the keys where the launcher expects them: never in an argument."""
         environment = {**os.environ, **self._executor.environment(job)}
         command = self._executor.command(job)
-        if self._executor.is_enclave:
-            with _identity_of(job) as identity:
-                yield Workload(command, environment, str(job.enclave), stdin=identity)
-        elif job.preload:
-            with _identity_of(job) as identity:
-                os.dup2(identity, IDENTITY_FD)
-                try:
-                    yield Workload(command, environment, pass_fds=(IDENTITY_FD,))
-                finally:
-                    os.close(IDENTITY_FD)
-        else:
+        if not self._executor.is_enclave and not job.preload:
             yield Workload(command, environment)
+            return
+        with _in_memory(self._keys.to_text() if self._keys is not None else "") as secrets:
+            if self._executor.is_enclave:
+                yield Workload(command, environment, str(job.enclave), stdin=secrets)
+                return
+            os.dup2(secrets, SECRETS_FD)
+            try:
+                yield Workload(command, environment, pass_fds=(SECRETS_FD,))
+            finally:
+                os.close(SECRETS_FD)
 
     @property
     def _seals_here(self) -> bool:
@@ -150,29 +152,21 @@ class Run:
         return self._brought_near(stack)
 
     def _brought_near(self, stack: ExitStack) -> tuple[Job, list[tuple[DataMount, str]]]:
-        """Mount ciphertext where the in-process reader can get at it: it reads whole local stores only."""
+        """Mount ciphertext where the in-process reader can get at it: it reads local folders only."""
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealfs-run-")))
         datasets: list[DataMount] = []
         places: list[tuple[DataMount, str]] = []
-        signers: set[str] = set()
         for number, data in enumerate(self._job.datasets):
-            if data.address.startswith("file://") and data.version is None:
+            if data.address.startswith("file://"):
                 datasets.append(data)
                 continue
-            dataset = self._open_dataset(data)
-            signers.add(str(dataset.newest.signer))
-            dataset.store.close()
-            place = _made(base, str(number))
-            near = DataMount(normalize(place), None, data.path)
+            with closing((dataset := self._open_dataset(data)).store):
+                place = _made(base, str(number))
+                near = DataMount(normalize(place), dataset.ref.sha256, data.path, dataset.snapshot.signer)
             stack.callback(TrustStore().forget, near.address)
             datasets.append(near)
-            places.append((data, place))
-        if len(signers) > 1:
-            raise ExecutorError(
-                "datasets of several providers can't be attached in one process yet", "mount them: --attach fuse"
-            )
-        signer = signers.pop() if signers else self._job.signer
-        return replace(self._job, datasets=tuple(datasets), signer=signer), places
+            places.append((replace(data, version=dataset.ref.sha256), place))
+        return replace(self._job, datasets=tuple(datasets)), places
 
     def _mount(self, data: DataMount, place: str) -> MountChild:
         return MountChild(lambda: self._open(data), place)
@@ -206,16 +200,20 @@ class Run:
             finally:
                 sealer.abandon()
 
-    def _link_results(self, stack: ExitStack) -> None:
-        """Let the folder that the enclave sees be the store: what comes there is sealed."""
-        if self._job.output is None:
+    @contextmanager
+    def _relaying(self, job: Job) -> Iterator[Callable[[], None] | None]:
+        """Have a folder in which the enclave puts its results; yields what to call when it has ended."""
+        if job.output is None or job.enclave is None:
+            yield None
             return
-        store = Path(unquote(self._job.output.address.removeprefix("file://")))
-        store.mkdir(parents=True, exist_ok=True)
-        link = Path(self._job.enclave or ".") / RESULTS
-        link.unlink(missing_ok=True)
-        link.symlink_to(store)
-        stack.callback(link.unlink, missing_ok=True)
+        with results_folder(job.output, job.enclave, single_writer=self._single_writer) as (folder, finish):
+            link = job.enclave / RESULTS
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder)
+            try:
+                yield finish
+            finally:
+                link.unlink(missing_ok=True)
 
     def _finish(self, sealer: OutputSealer, folder: MemoryFolder, output: Output, code: int) -> int:
         """Seal the last snapshot; its failure is the run's."""
@@ -264,17 +262,11 @@ class Run:
 
 
 @contextmanager
-def _identity_of(job: Job) -> Iterator[int]:
-    """Yield a descriptor to read the identity from."""
-    if job.identity is None:
-        with open(os.devnull, "rb") as nothing:
-            yield nothing.fileno()
-        return
-    if is_locked(job.identity):
-        raise KeyAccessError(
-            f"{job.identity} is locked, and the launcher cannot ask for its passphrase", "use --attach fuse"
-        )
-    with open(job.identity, "rb") as file:
+def _in_memory(text: str) -> Iterator[int]:
+    """Yield a descriptor that gives a text, which is on no disk."""
+    with open(os.memfd_create("sealfs-secrets"), "w+b", buffering=0) as file:
+        file.write(text.encode())
+        file.seek(0)
         yield file.fileno()
 
 

@@ -68,6 +68,9 @@ SEALFS_API int sealfs_open(const struct sealfs_options *options, struct sealfs *
 /* Wipes keys, frees everything. No other thread may be using the handle. NULL is fine. */
 SEALFS_API void sealfs_close(struct sealfs *handle);
 
+/* The library whose AES-256-GCM is used: "openssl" or "ipsec-mb". */
+SEALFS_API const char *sealfs_cipher(void);
+
 /* Why the handle is poisoned, or NULL while it is not. The text lives as long as the handle. */
 SEALFS_API const char *sealfs_failure(struct sealfs *handle);
 

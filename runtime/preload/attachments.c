@@ -9,6 +9,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "family.h"
 #include "real.h"
 #include "report.h"
 #include "state.h"
@@ -79,9 +80,12 @@ void stop_damaged(struct attachment *at, int error) {
     const char *failure = sealfs_failure(at->core);
 
     if (failure == NULL)
-        stop("cannot go on reading in %s: %s", at->mount, strerror(-error));
-    stop("INTEGRITY FAILURE in %s: %s. The process ends here, so that nothing is made of damaged data.", at->mount,
-         failure);
+        say("cannot go on reading in %s: %s", at->mount, strerror(-error));
+    else
+        say("INTEGRITY FAILURE in %s: %s. The process ends here, so that nothing is made of damaged data.", at->mount,
+            failure);
+    family_end();
+    _exit(SEALFS_EXIT_INTEGRITY);
 }
 
 int full_path(const struct attachment *at, uint32_t entry, char *path, size_t size) {

@@ -31,6 +31,7 @@ struct attachment {
     size_t state_size;
     int state_file; /* private, inherited */
     ino_t state_inode;
+    pid_t head; /* the process that attached it */
 };
 
 extern struct attachment attachments[MAX_ATTACHMENTS];

@@ -12,10 +12,12 @@
 
 #include "real.h"
 #include "report.h"
+#include "shared.h"
 
 /* Permission bits of what this library makes; hardly anybody else's files have them. */
 #define MARK_MODE 0
 #define MARK_MODE_REAL 0400
+#define KIND_SHARED 99 /* of a record: which entry it is shows in the descriptor's offset */
 #define FIRST_CAPACITY 1024
 #define SHOWN_FLAGS (O_DIRECTORY | O_NOFOLLOW | O_PATH | O_LARGEFILE | O_NOATIME | O_SYNC | O_DSYNC)
 #define COPY_PIECE (1u << 20)
@@ -58,7 +60,7 @@ static bool identify(int number, struct record *identity) {
     if (REAL(fstat)(number, &status) != 0 || !S_ISREG(status.st_mode) || status.st_ino == 0)
         return false;
     mode_t mode = status.st_mode & 07777;
-    if (mode != MARK_MODE && mode != MARK_MODE_REAL)
+    if (mode != MARK_MODE && mode != MARK_MODE_REAL && mode != SHARED_MODE)
         return false;
     *identity = (struct record){.inode = status.st_ino,
                                 .device = status.st_dev,
@@ -81,8 +83,14 @@ bool descriptor_find(int number, struct descriptor *descriptor) {
     struct record *record = capacity != 0 ? slot(table, capacity, &identity) : NULL;
     found = record != NULL && record->inode != 0;
     if (found)
-        *descriptor = (struct descriptor){&attachments[record->attachment], record->entry, record->kind, record->flags};
+        *descriptor =
+            (struct descriptor){&attachments[record->attachment], record->entry, record->kind, record->flags, 0};
     pthread_mutex_unlock(&lock);
+    if (found && descriptor->kind == KIND_SHARED) {
+        descriptor->kind = DESCRIPTOR_FILE;
+        found = shared_entry(number, descriptor->at, &descriptor->entry, &descriptor->base);
+        errno = error;
+    }
     return found;
 }
 
@@ -210,8 +218,40 @@ static int remember(int number, const struct descriptor *descriptor) {
     return fail(ENOMEM);
 }
 
+static int remember_shared(int number, struct attachment *at) {
+    struct record record;
+
+    if (!identify(number, &record))
+        return fail(EIO);
+    record.attachment = at->number;
+    record.kind = KIND_SHARED;
+    return insert(&record);
+}
+
+int64_t descriptor_seek(int number, const struct descriptor *descriptor, int64_t offset, int whence) {
+    int64_t base = (int64_t)descriptor->base, target = offset;
+
+    if (base == 0 || (whence != SEEK_SET && whence != SEEK_CUR))
+        return REAL(lseek)(number, offset, whence);
+    if (whence == SEEK_CUR) {
+        int64_t here = REAL(lseek)(number, 0, SEEK_CUR);
+        if (here < 0 || offset == 0)
+            return here < 0 ? -1 : here - base;
+        if (__builtin_add_overflow(here - base, offset, &target))
+            return fail(EOVERFLOW);
+    }
+    if (target < 0 || target > (int64_t)SHARED_MAX_OFFSET)
+        return fail(EINVAL);
+    int64_t there = REAL(lseek)(number, whence == SEEK_CUR ? offset : base + offset, whence);
+    return there < 0 ? -1 : there - base;
+}
+
 int descriptor_new(const struct descriptor *descriptor, int flags) {
-    int number = open_placeholder(flags);
+    int number = shared_open(descriptor, flags, remember_shared);
+
+    if (number >= 0)
+        return number;
+    number = open_placeholder(flags);
 
     return number < 0 ? -1 : remember(number, descriptor);
 }
@@ -244,7 +284,7 @@ static int copy_out(struct attachment *at, uint32_t entry, int file) {
 }
 
 int descriptor_materialise(struct attachment *at, uint32_t entry, int flags) {
-    struct descriptor made = {at, entry, DESCRIPTOR_REAL, flags};
+    struct descriptor made = {at, entry, DESCRIPTOR_REAL, flags, 0};
     char path[32];
     struct stat status;
     int error = sealfs_stat(at->core, entry, &status);
@@ -293,7 +333,7 @@ static void write_record(int number, void *context) {
     }
     record.attachment = descriptor.at->number;
     record.entry = descriptor.entry;
-    record.kind = descriptor.kind;
+    record.kind = descriptor.base != 0 ? KIND_SHARED : descriptor.kind;
     record.flags = descriptor.flags;
     if (write_all(*file, &record, sizeof record) != 0) {
         REAL(close)(*file);
@@ -322,7 +362,7 @@ void descriptors_inherit(int file) {
     off_t offset = 0;
 
     while (REAL(pread)(file, &record, sizeof record, offset) == sizeof record) {
-        if (record.attachment < atomic_load(&attachment_count) && record.kind <= DESCRIPTOR_REAL &&
+        if (record.attachment < atomic_load(&attachment_count) && (record.kind <= DESCRIPTOR_REAL || record.kind == KIND_SHARED) &&
             record.inode != 0 && insert(&record) != 0)
             say("no memory for the descriptors that the parent process has open");
         offset += sizeof record;
@@ -335,7 +375,9 @@ void descriptors_before_fork(void) {
 }
 
 void descriptors_after_fork(bool child) {
-    if (child)
+    if (child) {
         owner = getpid();
+        shared_after_fork();
+    }
     pthread_mutex_unlock(&lock);
 }

@@ -2,7 +2,8 @@
  *
  * What open() returns for a sealed path is a real descriptor of the kernel: of a placeholder, an unlinked empty
  * file, write-only and of mode 0. Whoever reads it behind this library's back gets EBADF, not silence. The
- * descriptor's offset is the file's offset, so dup() and fork() share it as they should.
+ * descriptor's offset is the file's offset, so dup() and fork() share it as they should. Regular files share one
+ * placeholder where that can be done (shared.h).
  *
  * A placeholder is known by its inode (device, number and change time), not by the descriptor's number: however
  * a descriptor came about, it is recognised, and one that has become something else is not mistaken. Nothing is
@@ -33,10 +34,14 @@ struct descriptor {
     uint32_t entry;
     enum descriptor_kind kind;
     int flags; /* of open(), as far as fcntl(F_GETFL) shows them */
+    uint64_t base; /* where the file's offset 0 is among the kernel's offsets: 0 unless the placeholder is shared */
 };
 
 /* Whether `number` is a sealed file. Keeps errno. */
 bool descriptor_find(int number, struct descriptor *descriptor);
+
+/* lseek() with SEEK_SET or SEEK_CUR in terms of the file's own offsets; others are EINVAL. */
+int64_t descriptor_seek(int number, const struct descriptor *descriptor, int64_t offset, int whence);
 
 /* Makes a placeholder. `flags`: O_CLOEXEC and O_NONBLOCK count. Returns the lowest free number, or -1. */
 int descriptor_new(const struct descriptor *descriptor, int flags);

@@ -13,7 +13,7 @@
 /* Copies up to `size` bytes. A NULL offset means the descriptor's own, which moves on. */
 static ssize_t copy(int from, const struct descriptor *source, off_t *from_offset, int to, off_t *to_offset,
                     size_t size) {
-    off_t start = from_offset != NULL ? *from_offset : REAL(lseek)(from, 0, SEEK_CUR);
+    off_t start = from_offset != NULL ? *from_offset : descriptor_seek(from, source, 0, SEEK_CUR);
     size_t done = 0;
     ssize_t count = 0;
     uint8_t *piece = start < 0 ? NULL : malloc(PIECE);
@@ -39,7 +39,7 @@ static ssize_t copy(int from, const struct descriptor *source, off_t *from_offse
         return -1;
     if (from_offset != NULL)
         *from_offset = start + (off_t)done;
-    else if (REAL(lseek)(from, start + (off_t)done, SEEK_SET) < 0)
+    else if (descriptor_seek(from, source, start + (off_t)done, SEEK_SET) < 0)
         return -1;
     if (to_offset != NULL)
         *to_offset += (off_t)done;

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -69,6 +70,17 @@ HOOK int lockf(int number, int command, off_t length) {
     return command == F_LOCK || command == F_TLOCK ? fail(EBADF) : 0;
 }
 
+/* Placeholders are shared, or each open file's own: a lock of theirs would keep the wrong ones out. A sealed file
+ * needs no lock, as nobody writes to it. */
+HOOK int flock(int number, int operation) {
+    struct descriptor descriptor;
+    int what = operation & ~LOCK_NB;
+
+    if (!sealed_file(number, &descriptor))
+        return REAL(flock)(number, operation);
+    return what == LOCK_SH || what == LOCK_EX || what == LOCK_UN ? 0 : fail(EINVAL);
+}
+
 int lockf64(int number, int command, off64_t length) SAME_AS(lockf);
 
 HOOK int ioctl(int number, unsigned long request, ...) {
@@ -80,7 +92,7 @@ HOOK int ioctl(int number, unsigned long request, ...) {
     va_end(arguments);
     if (request != FIONREAD || !sealed_file(number, &descriptor))
         return REAL(ioctl)(number, request, argument);
-    off_t here = REAL(lseek)(number, 0, SEEK_CUR), left = (off_t)descriptor_size(&descriptor) - here;
+    off_t here = descriptor_seek(number, &descriptor, 0, SEEK_CUR), left = (off_t)descriptor_size(&descriptor) - here;
     if (here < 0)
         return -1;
     *(int *)argument = (int)left;

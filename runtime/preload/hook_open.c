@@ -32,11 +32,11 @@ static int refusal(const struct stat *status, int flags) {
         return EROFS;
     if (!directory && !S_ISREG(status->st_mode))
         return ENXIO;
-    return geteuid() != 0 && (status->st_mode & S_IRUSR) == 0 ? EACCES : 0;
+    return (status->st_mode & S_IRUSR) == 0 && geteuid() != 0 ? EACCES : 0;
 }
 
 int open_sealed(struct attachment *at, uint32_t entry, int flags) {
-    struct descriptor made = {at, entry, DESCRIPTOR_FILE, flags};
+    struct descriptor made = {at, entry, DESCRIPTOR_FILE, flags, 0};
     struct stat status;
     int error = sealfs_stat(at->core, entry, &status);
 

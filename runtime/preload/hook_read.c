@@ -43,17 +43,22 @@ ssize_t read_sealed_at(const struct descriptor *descriptor, void *out, size_t si
     return count;
 }
 
-int64_t take_range(int number, uint64_t length, size_t *size) {
+int64_t take_range(int number, const struct descriptor *descriptor, size_t *size) {
+    uint64_t length = descriptor_size(descriptor);
+
     if (*size > KERNEL_MAX_READ)
         *size = KERNEL_MAX_READ;
+    if (*size > length)
+        *size = (size_t)length;
     off_t end = REAL(lseek)(number, (off_t)*size, SEEK_CUR);
     if (end < 0)
         return -1;
+    end -= (off_t)descriptor->base;
     uint64_t start = (uint64_t)end - *size;
     if ((uint64_t)end <= length)
         return (int64_t)start;
     *size = start < length ? (size_t)(length - start) : 0;
-    if (REAL(lseek)(number, (off_t)(start < length ? length : start), SEEK_SET) < 0)
+    if (descriptor_seek(number, descriptor, (off_t)(start < length ? length : start), SEEK_SET) < 0)
         return -1;
     return (int64_t)start;
 }
@@ -63,12 +68,12 @@ ssize_t read_sealed(int number, const struct descriptor *descriptor, void *out, 
 
     if (error != 0)
         return fail(error);
-    int64_t offset = take_range(number, descriptor_size(descriptor), &size);
+    int64_t offset = take_range(number, descriptor, &size);
     if (offset < 0)
         return -1;
     ssize_t count = size == 0 ? 0 : read_sealed_at(descriptor, out, size, (uint64_t)offset);
     if (count < 0)
-        (void)REAL(lseek)(number, -(off_t)size, SEEK_CUR);
+        (void)descriptor_seek(number, descriptor, -(off_t)size, SEEK_CUR);
     return count;
 }
 
@@ -81,14 +86,14 @@ off_t seek_sealed(int number, const struct descriptor *descriptor, off_t offset,
     case SEEK_END:
         if (__builtin_add_overflow(length, offset, &target))
             return fail(EOVERFLOW);
-        return target < 0 ? fail(EINVAL) : REAL(lseek)(number, target, SEEK_SET);
+        return target < 0 ? fail(EINVAL) : descriptor_seek(number, descriptor, target, SEEK_SET);
     case SEEK_DATA:
     case SEEK_HOLE:
         if (offset < 0 || offset >= length)
             return fail(ENXIO);
-        return REAL(lseek)(number, whence == SEEK_DATA ? offset : length, SEEK_SET);
+        return descriptor_seek(number, descriptor, whence == SEEK_DATA ? offset : length, SEEK_SET);
     default:
-        return REAL(lseek)(number, offset, whence);
+        return descriptor_seek(number, descriptor, offset, whence);
     }
 }
 
@@ -172,7 +177,7 @@ static ssize_t readv_sealed(int number, const struct descriptor *descriptor, con
     if (error != 0 || total < 0)
         return error != 0 ? fail(error) : -1;
     size_t size = (size_t)total;
-    int64_t offset = take_range(number, descriptor_size(descriptor), &size);
+    int64_t offset = take_range(number, descriptor, &size);
     return offset < 0 ? -1 : scatter(descriptor, pieces, count, size, (uint64_t)offset);
 }
 
@@ -183,11 +188,37 @@ HOOK ssize_t readv(int number, const struct iovec *pieces, int count) {
                                             : REAL(readv)(number, pieces, count);
 }
 
+/* Passes on what the kernel answered, or does it with one call for each buffer: Gramine has no preadv and pwritev. */
+static ssize_t vector(ssize_t answer, int number, const struct iovec *pieces, int count, off_t offset, int flags,
+                      bool writes) {
+    ssize_t done = 0;
+
+    if (answer >= 0 || errno != ENOSYS || flags != 0)
+        return answer;
+    if (total_of(pieces, count) < 0)
+        return -1;
+    if (offset == -1)
+        return writes ? REAL(writev)(number, pieces, count) : REAL(readv)(number, pieces, count);
+    for (int i = 0; i < count; i++) {
+        ssize_t moved = writes ? REAL(pwrite)(number, pieces[i].iov_base, pieces[i].iov_len, offset + done)
+                               : REAL(pread)(number, pieces[i].iov_base, pieces[i].iov_len, offset + done);
+        if (moved < 0)
+            return done != 0 ? done : -1;
+        done += moved;
+        if ((size_t)moved != pieces[i].iov_len)
+            break;
+    }
+    return done;
+}
+
 HOOK ssize_t preadv(int number, const struct iovec *pieces, int count, off_t offset) {
     struct descriptor descriptor;
 
-    return sealed_file(number, &descriptor) ? preadv_sealed(&descriptor, pieces, count, offset)
-                                            : REAL(preadv)(number, pieces, count, offset);
+    if (sealed_file(number, &descriptor))
+        return preadv_sealed(&descriptor, pieces, count, offset);
+    if (offset < 0)
+        return fail(EINVAL);
+    return vector(REAL(preadv)(number, pieces, count, offset), number, pieces, count, offset, 0, false);
 }
 
 ssize_t preadv64(int number, const struct iovec *pieces, int count, off64_t offset) SAME_AS(preadv);
@@ -196,7 +227,7 @@ HOOK ssize_t preadv2(int number, const struct iovec *pieces, int count, off_t of
     struct descriptor descriptor;
 
     if (!sealed_file(number, &descriptor))
-        return REAL(preadv2)(number, pieces, count, offset, flags);
+        return vector(REAL(preadv2)(number, pieces, count, offset, flags), number, pieces, count, offset, flags, false);
     if ((flags & ~(RWF_HIPRI | RWF_NOWAIT)) != 0)
         return fail(EOPNOTSUPP);
     return offset == -1 ? readv_sealed(number, &descriptor, pieces, count)
@@ -239,7 +270,11 @@ HOOK ssize_t writev(int number, const struct iovec *pieces, int count) {
 HOOK ssize_t pwritev(int number, const struct iovec *pieces, int count, off_t offset) {
     struct descriptor descriptor;
 
-    return sealed_file(number, &descriptor) ? fail(EBADF) : REAL(pwritev)(number, pieces, count, offset);
+    if (sealed_file(number, &descriptor))
+        return fail(EBADF);
+    if (offset < 0)
+        return fail(EINVAL);
+    return vector(REAL(pwritev)(number, pieces, count, offset), number, pieces, count, offset, 0, true);
 }
 
 ssize_t pwritev64(int number, const struct iovec *pieces, int count, off64_t offset) SAME_AS(pwritev);
@@ -247,7 +282,9 @@ ssize_t pwritev64(int number, const struct iovec *pieces, int count, off64_t off
 HOOK ssize_t pwritev2(int number, const struct iovec *pieces, int count, off_t offset, int flags) {
     struct descriptor descriptor;
 
-    return sealed_file(number, &descriptor) ? fail(EBADF) : REAL(pwritev2)(number, pieces, count, offset, flags);
+    if (sealed_file(number, &descriptor))
+        return fail(EBADF);
+    return vector(REAL(pwritev2)(number, pieces, count, offset, flags), number, pieces, count, offset, flags, true);
 }
 
 ssize_t pwritev64v2(int number, const struct iovec *pieces, int count, off64_t offset, int flags) SAME_AS(pwritev2);

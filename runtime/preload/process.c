@@ -10,6 +10,7 @@
 
 #include "core.h"
 #include "descriptors.h"
+#include "family.h"
 #include "real.h"
 #include "report.h"
 #include "semaphores.h"
@@ -32,8 +33,10 @@ static void after_fork(bool child) {
     semaphores_after_fork();
     streams_after_fork();
     descriptors_after_fork(child);
-    if (child)
+    if (child) {
         note_process();
+        family_join();
+    }
 }
 
 static void after_fork_in_parent(void) {
@@ -52,6 +55,7 @@ __attribute__((constructor)) static void start(void) {
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     attach_inherited();
     semaphores_inherit();
+    family_join();
     errno = error;
 }
 
@@ -122,6 +126,7 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
             refuse(message, message_size, error, text);
         else
             state_publish();
+        family_join();
     }
     pthread_mutex_unlock(&lock);
     return error;

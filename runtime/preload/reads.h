@@ -14,8 +14,8 @@ ssize_t read_sealed(int number, const struct descriptor *descriptor, void *out, 
 ssize_t read_sealed_at(const struct descriptor *descriptor, void *out, size_t size, uint64_t offset);
 off_t seek_sealed(int number, const struct descriptor *descriptor, off_t offset, int whence);
 
-/* Moves the kernel's offset over up to `*size` bytes of a file of `length`; `*size` becomes how many there are.
+/* Moves the kernel's offset over up to `*size` bytes of the file; `*size` becomes how many there are.
  * Returns where they start, or -1 with errno set. */
-int64_t take_range(int number, uint64_t length, size_t *size);
+int64_t take_range(int number, const struct descriptor *descriptor, size_t *size);
 
 #endif

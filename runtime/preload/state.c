@@ -19,7 +19,7 @@
 struct state_header {
     char magic[8];
     uint64_t size, index_offset, index_size, cache_bytes, whole_file_limit;
-    uint32_t flags, key_count;
+    uint32_t flags, key_count, head;
     uint64_t mount_device, mount_inode;
     uint32_t strings; /* bytes of: mount, given, objects; each with its zero */
     uint8_t dataset[SEALFS_DATASET_ID_SIZE];
@@ -50,6 +50,7 @@ int state_write(const struct sealfs_options *options, const char *given, const s
     header->cache_bytes = options->cache_bytes;
     header->whole_file_limit = options->whole_file_limit;
     header->flags = options->flags;
+    header->head = (uint32_t)getpid();
     header->mount_device = mount->st_dev;
     header->mount_inode = mount->st_ino;
     header->key_count = (uint32_t)options->key_count;
@@ -164,6 +165,7 @@ int state_attach(int descriptor, char *message, size_t message_size) {
         .state_size = (size_t)status.st_size,
         .state_file = kept,
         .state_inode = status.st_ino,
+        .head = (pid_t)header->head,
     };
     atomic_store_explicit(&attachment_count, number + 1, memory_order_release);
     return 0;

@@ -4,25 +4,28 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "aes_gcm.h"
 
 #define MAX_SEGMENTS ((uint64_t)1 << 40)
 #define ROTATION_BITS 20
 #define TAG_SIZE 32
 #define PREFIX_SIZE 42
 #define NOT_FINAL 0xFFFFFFFFu
-#define GCM_IV_SIZE 12
-#define GCM_TAG_SIZE 16
 
 struct floe_cipher {
-    EVP_CIPHER_CTX *context;
+    const struct aes_gcm *aes_gcm;
+    void *context;
     uint64_t rotation;
     bool keyed;
     uint8_t message_key[48]; /* whose data key the context holds: a message may be gone when this is used again */
 };
 
-static EVP_CIPHER *aes_gcm; /* fetched once: looking it up costs more than a segment's key schedule */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static const struct aes_gcm *aes_gcm; /* chosen when first needed: many a process that has a dataset reads nothing */
 
 static uint32_t big32(const uint8_t *bytes) {
     return (uint32_t)bytes[0] << 24 | (uint32_t)bytes[1] << 16 | (uint32_t)bytes[2] << 8 | bytes[3];
@@ -34,13 +37,21 @@ static void put_big64(uint8_t *out, uint64_t value) {
 }
 
 int floe_initialise(void) {
-    if (aes_gcm != NULL)
-        return 0;
-    /* no configuration file and no exit handler: this copy of libcrypto must not notice the application's */
-    if (OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG | OPENSSL_INIT_NO_ATEXIT, NULL) != 1)
-        return -ENOMEM;
-    aes_gcm = EVP_CIPHER_fetch(NULL, "AES-256-GCM", NULL);
-    return aes_gcm != NULL ? 0 : -ENOMEM;
+    return aes_gcm_openssl.initialise();
+}
+
+static void choose(void) {
+    if (aes_gcm == NULL)
+        aes_gcm = aes_gcm_choose();
+}
+
+const char *floe_aes_gcm(void) {
+    pthread_once(&once, choose);
+    return aes_gcm != NULL ? aes_gcm->name : "none";
+}
+
+void floe_use(const struct aes_gcm *backend) {
+    aes_gcm = backend;
 }
 
 int floe_segment_length(const uint8_t header[FLOE_HEADER_SIZE], uint32_t *segment_length) {
@@ -132,20 +143,17 @@ void floe_wipe(struct floe_message *message) {
 struct floe_cipher *floe_cipher_new(void) {
     struct floe_cipher *cipher = calloc(1, sizeof *cipher);
 
-    if (cipher == NULL)
-        return NULL;
-    cipher->context = EVP_CIPHER_CTX_new();
-    if (cipher->context == NULL || EVP_DecryptInit_ex2(cipher->context, aes_gcm, NULL, NULL, NULL) != 1) {
-        floe_cipher_free(cipher);
-        return NULL;
-    }
-    return cipher;
+    pthread_once(&once, choose);
+    if (cipher != NULL && (cipher->aes_gcm = aes_gcm) != NULL && (cipher->context = aes_gcm->context_new()) != NULL)
+        return cipher;
+    free(cipher);
+    return NULL;
 }
 
 void floe_cipher_free(struct floe_cipher *cipher) {
     if (cipher == NULL)
         return;
-    EVP_CIPHER_CTX_free(cipher->context); /* wipes the key schedule */
+    cipher->aes_gcm->context_free(cipher->context);
     OPENSSL_cleanse(cipher, sizeof *cipher);
     free(cipher);
 }
@@ -162,8 +170,8 @@ static int set_key(struct floe_cipher *cipher, const struct floe_message *messag
     cipher->keyed = false;
     put_big64(purpose + 4, rotation << ROTATION_BITS);
     error = derive(message, message->message_key, sizeof message->message_key, purpose, sizeof purpose, key, sizeof key);
-    if (error == 0 && EVP_DecryptInit_ex2(cipher->context, NULL, key, NULL, NULL) != 1)
-        error = -ENOMEM;
+    if (error == 0)
+        error = cipher->aes_gcm->set_key(cipher->context, key);
     OPENSSL_cleanse(key, sizeof key);
     if (error != 0)
         return error;
@@ -178,9 +186,8 @@ int floe_decrypt_segment(struct floe_cipher *cipher, const struct floe_message *
     bool whole = size == message->segment_length ||
                  (final && size >= FLOE_SEGMENT_OVERHEAD && size < message->segment_length);
     size_t plain = size - FLOE_SEGMENT_OVERHEAD;
-    uint8_t aad[9], tag[GCM_TAG_SIZE];
-    EVP_CIPHER_CTX *context = cipher->context;
-    int error, count;
+    uint8_t aad[9];
+    int error;
 
     if (!whole || big32(segment) != (final ? (uint32_t)size : NOT_FINAL))
         return -EIO;
@@ -188,14 +195,11 @@ int floe_decrypt_segment(struct floe_cipher *cipher, const struct floe_message *
         return error;
     put_big64(aad, position);
     aad[8] = final;
-    memcpy(tag, segment + size - GCM_TAG_SIZE, GCM_TAG_SIZE);
-    if (EVP_DecryptInit_ex2(context, NULL, NULL, segment + 4, NULL) == 1 &&
-        EVP_DecryptUpdate(context, NULL, &count, aad, sizeof aad) == 1 &&
-        EVP_DecryptUpdate(context, out, &count, segment + 4 + GCM_IV_SIZE, (int)plain) == 1 &&
-        EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_AEAD_SET_TAG, GCM_TAG_SIZE, tag) == 1 &&
-        EVP_DecryptFinal_ex(context, out + plain, &count) == 1)
+    error = cipher->aes_gcm->decrypt(cipher->context, segment + 4, aad, sizeof aad, segment + 4 + AES_GCM_IV_SIZE, plain,
+                                     segment + size - AES_GCM_TAG_SIZE, out);
+    if (error == 0)
         return 0;
     memset(out, 0, plain);
     cipher->keyed = false;
-    return -EIO;
+    return error;
 }

@@ -35,10 +35,17 @@ struct floe_message {
     uint8_t message_key[48];
 };
 
+struct aes_gcm;
 struct floe_cipher; /* an AES context and which key it is set to */
 
 /* Prepares the library's copy of libcrypto; idempotent. */
 int floe_initialise(void);
+
+/* Which library's AES-256-GCM is in use (aes_gcm.h). */
+const char *floe_aes_gcm(void);
+
+/* Uses another one from now on; for tests, which try them all. It must have been initialised. */
+void floe_use(const struct aes_gcm *backend);
 
 /* Reads the segment length that a header names, before anything is authenticated. */
 int floe_segment_length(const uint8_t header[FLOE_HEADER_SIZE], uint32_t *segment_length);

@@ -102,7 +102,9 @@ static int decrypt_one(struct reader *reader, const struct request *request, str
     if (request->out != NULL && start >= request->offset && start + plain <= request->offset + request->size)
         return floe_decrypt_segment(worker->cipher, &pack->message, sealed, size, position, final,
                                     request->out + (start - request->offset));
-    struct segment *segment = segments_new(pack->number, position, plain);
+    pthread_mutex_lock(&reader->lock);
+    struct segment *segment = segments_new(&reader->segments, pack->number, position, plain, room_of(pack));
+    pthread_mutex_unlock(&reader->lock);
     if (segment == NULL)
         return -ENOMEM;
     int error = floe_decrypt_segment(worker->cipher, &pack->message, sealed, size, position, final, segment->bytes);
@@ -111,7 +113,7 @@ static int decrypt_one(struct reader *reader, const struct request *request, str
     pthread_mutex_lock(&reader->lock);
     if (error == 0)
         segments_put(&reader->segments, segment);
-    segments_release(segment);
+    segments_release(&reader->segments, segment);
     pthread_mutex_unlock(&reader->lock);
     return error;
 }
@@ -152,7 +154,7 @@ static int read_segments(struct reader *reader, const struct request *request, s
         if (segment != NULL) {
             copy_part(request, segment);
             pthread_mutex_lock(&reader->lock);
-            segments_release(segment);
+            segments_release(&reader->segments, segment);
             pthread_mutex_unlock(&reader->lock);
             position++;
             continue;

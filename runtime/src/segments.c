@@ -5,6 +5,7 @@
 
 #define SMALLEST_USUAL_SEGMENT (16u << 10)
 #define MAX_BUCKETS (1u << 20)
+#define MOST_DROPPED 4 /* for one slot: those that are being read from give theirs back later */
 
 int segments_init(struct segments *cache, uint64_t limit) {
     size_t buckets = 64;
@@ -42,6 +43,19 @@ static void link_newest(struct segments *cache, struct segment *segment) {
     cache->newest = segment;
 }
 
+/* What it counts for: a slot is taken whole, however little is in it. */
+static size_t weight(const struct segments *cache, const struct segment *segment) {
+    return segment->in_slot ? cache->arena.slot_size : segment->size;
+}
+
+static void free_segment(struct segments *cache, struct segment *segment) {
+    if (segment->in_slot)
+        arena_give(&cache->arena, segment->bytes);
+    else
+        free(segment->bytes);
+    free(segment);
+}
+
 static void drop(struct segments *cache, struct segment *segment) {
     struct segment **place = bucket(cache, segment->pack, segment->position);
 
@@ -49,25 +63,48 @@ static void drop(struct segments *cache, struct segment *segment) {
         place = &(*place)->chain;
     *place = segment->chain;
     unlink_use(cache, segment);
-    cache->used -= segment->size;
+    cache->used -= weight(cache, segment);
     segment->cached = false;
     if (segment->users == 0)
-        free(segment);
+        free_segment(cache, segment);
 }
 
 void segments_destroy(struct segments *cache) {
     while (cache->oldest != NULL)
         drop(cache, cache->oldest);
+    arena_destroy(&cache->arena);
     free(cache->buckets);
     cache->buckets = NULL;
 }
 
-struct segment *segments_new(uint32_t pack, uint64_t position, size_t size) {
-    struct segment *segment = malloc(sizeof *segment + size);
+/* A slot, if need be of what was not used for longest. */
+static void *take_slot(struct segments *cache, size_t size, size_t room) {
+    if (cache->arena.slot_size == 0)
+        arena_init(&cache->arena, room, cache->limit);
+    if (size > cache->arena.slot_size)
+        return NULL;
+    void *slot = arena_take(&cache->arena);
+    for (int tries = 0; slot == NULL && tries < MOST_DROPPED && cache->oldest != NULL; tries++) {
+        drop(cache, cache->oldest);
+        slot = arena_take(&cache->arena);
+    }
+    return slot;
+}
 
-    if (segment != NULL)
-        *segment = (struct segment){.position = position, .pack = pack, .users = 1, .size = size};
-    return segment;
+struct segment *segments_new(struct segments *cache, uint32_t pack, uint64_t position, size_t size, size_t room) {
+    struct segment *segment = malloc(sizeof *segment);
+
+    if (segment == NULL)
+        return NULL;
+    *segment = (struct segment){.position = position, .pack = pack, .users = 1, .size = size};
+    segment->bytes = take_slot(cache, size, room);
+    segment->in_slot = segment->bytes != NULL;
+    if (!segment->in_slot)
+        segment->bytes = malloc(size != 0 ? size : 1);
+    if (segment->bytes != NULL)
+        return segment;
+    free(segment);
+    return NULL;
 }
 
 bool segments_has(const struct segments *cache, uint32_t pack, uint64_t position) {
@@ -86,19 +123,21 @@ struct segment *segments_get(struct segments *cache, uint32_t pack, uint64_t pos
 }
 
 void segments_put(struct segments *cache, struct segment *segment) {
-    if (segment->size > cache->limit || find(cache, segment->pack, segment->position) != NULL)
+    size_t size = weight(cache, segment);
+
+    if (size > cache->limit || find(cache, segment->pack, segment->position) != NULL)
         return;
-    while (cache->used + segment->size > cache->limit)
+    while (cache->used + size > cache->limit)
         drop(cache, cache->oldest);
     struct segment **place = bucket(cache, segment->pack, segment->position);
     segment->chain = *place;
     *place = segment;
     segment->cached = true;
-    cache->used += segment->size;
+    cache->used += size;
     link_newest(cache, segment);
 }
 
-void segments_release(struct segment *segment) {
+void segments_release(struct segments *cache, struct segment *segment) {
     if (--segment->users == 0 && !segment->cached)
-        free(segment);
+        free_segment(cache, segment);
 }

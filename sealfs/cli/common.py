@@ -35,6 +35,7 @@ from rich.progress import Progress as RichProgress
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.index import Index
 from sealfs.dataset.trust import TrustStore
+from sealfs.dataset.version import Version, shown_version, split_version
 from sealfs.errors import KeyAccessError, UsageError
 from sealfs.keys import (
     RECIPIENT_PREFIX,
@@ -168,17 +169,11 @@ def read_passphrase(prompt: str) -> str:
     return getpass.getpass(prompt)
 
 
-def split_version(uri: str) -> tuple[str, int | None]:
-    """Take URI@VERSION apart."""
-    match = re.fullmatch(r"(.+)@(\d{1,9})", uri, re.DOTALL)
-    return (match[1], int(match[2])) if match else (uri, None)
-
-
 def reject_version(uri: str) -> str:
     """Return the address, which must not name a version."""
     address, version = split_version(uri)
     if version is not None:
-        raise UsageError("only the newest version can be changed", f"leave out '@{version}'")
+        raise UsageError("only the newest version can be changed", f"leave out '@{shown_version(version)}'")
     return address
 
 
@@ -203,7 +198,7 @@ def dataset_at(uri: str, signer: Signer | None) -> Iterator[Dataset]:
         store.close()
 
 
-def open_dataset(store: ObjectStore, version: int | None, signer: Signer | None) -> Dataset:
+def open_dataset(store: ObjectStore, version: Version | None, signer: Signer | None) -> Dataset:
     """Open a dataset and tell the user when its signer is taken on trust."""
     dataset = Dataset.open(store, TrustStore(), version=version, signer=signer)
     if dataset.first_use and signer is None:

@@ -14,9 +14,9 @@ from sealfs.cli.common import (
     print_json,
     shown_path,
     signer_option,
-    split_version,
 )
 from sealfs.dataset.diff import diff
+from sealfs.dataset.version import split_version
 from sealfs.errors import UsageError
 from sealfs.keys import Signer
 

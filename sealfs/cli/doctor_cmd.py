@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from sealfs.cli.common import identity_option, json_option, print_json, split_version
+from sealfs.cli.common import identity_option, json_option, print_json
+from sealfs.dataset.version import split_version
 from sealfs.errors import SealfsError
 from sealfs.keys import default_identity_path, is_locked, load_identity
 

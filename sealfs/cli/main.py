@@ -36,6 +36,7 @@ _VERBS = {
     "run": "Run a command on sealed data, natively or in an enclave.",
     "measure": "Make an enclave's files for a command, and print its measurement.",
     "lint": "Say what in an enclave's manifest lets the host in.",
+    "broker": "Run a key broker: keys only for what has proven itself.",
     "umount": "Unmount, and return when it is really gone.",
     "fetch": "Copy a version's objects to a folder, without any key.",
     "warm": "Fetch a dataset's ciphertext into the cache ahead of time.",
@@ -55,6 +56,7 @@ Exit codes:
    4  no usable key              10  mount problem
    5  data does not authenticate 11  written by a newer sealfs
  130  interrupted                12  no place to run it: tool or file missing
+  13  key broker not reachable     14  not proven what a policy demands
   85  run: the workload's in-process reader found data that does not authenticate
 \b
 Three steps:

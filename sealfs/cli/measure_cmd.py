@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from sealfs.cli.common import json_option, note, print_json, signer_option
+from sealfs.cli.common import json_option, note, print_json
 from sealfs.cli.lint_cmd import print_findings
 from sealfs.cli.run_cmd import job_options, make_job
 from sealfs.enclave.attach import LIBRARY
@@ -25,6 +25,7 @@ from sealfs.executors.base import Job, find_executor
 from sealfs.executors.gramine import RENDERED
 from sealfs.executors.launcher import rehearsal_command
 from sealfs.keys import Recipient, Signer
+from sealfs.placement import DataMount, Output
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
 _TRIAL = {  # as in the enclave, so that the same files are loaded
@@ -55,12 +56,13 @@ def _check_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--threads", type=click.IntRange(1, 512), default=4, show_default=True, help="For OpenMP.")
 @click.option("--enclave-size", default="16G", show_default=True, callback=_check_size,
               help="Memory of the enclave, such as 16G.")  # fmt: skip
-@signer_option
 @json_option
 def command(
     workload: tuple[str, ...],
     executor: str,
-    data: tuple[tuple[str, str], ...],
+    data: tuple[DataMount, ...],
+    signers: tuple[tuple[str | None, Signer], ...],
+    test_keys: Path | None,
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
@@ -70,7 +72,6 @@ def command(
     excludes: tuple[str, ...],
     threads: int,
     enclave_size: str,
-    signer: Signer | None,
     as_json: bool,
 ) -> None:
     """Find out what COMMAND loads, make an enclave's files of it, and print the measurement.
@@ -85,11 +86,16 @@ def command(
     chosen = find_executor(executor)
     if not chosen.is_enclave:
         raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
-    if data and signer is None:
-        raise UsageError("an enclave must know whose data to believe", "name the data's provider with --signer")
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
-    job = make_job(data, out, recipients, out_interval, workload, None, None, "preload", enclave, signer)
+    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    job = make_job(data, signers, output, workload, test_keys, "preload", enclave)
+    for mount in job.datasets:
+        if mount.signer is None:
+            raise UsageError(
+                f"an enclave must know whose data to believe at {mount.path}",
+                f"name the data's provider: --signer KEY, or --signer {mount.path}=KEY",
+            )
     try:
         enclave.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -98,7 +104,7 @@ def command(
         _check_unchanged(Collected.load(enclave))
     else:
         paths = _collect(job, shlex.split(trial) if trial else list(workload), excludes)
-        Collected.here(paths, str(signer) if signer else None, threads, enclave_size).save(enclave)
+        Collected.here(paths, threads, enclave_size).save(enclave)
     measured = measure(job, chosen)
     _tell(measured, Collected.load(enclave), enclave, as_json)
     if measured.missing is not None:
@@ -133,9 +139,7 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
 
 
 def _check_unchanged(collected: Collected) -> None:
-    now = {
-        file.path: file.sha256 for file in Collected.here((f.path for f in collected.files), None, 1, "1G").files
-    }
+    now = {file.path: file.sha256 for file in Collected.here((f.path for f in collected.files), 1, "1G").files}
     changed = [file.path for file in collected.files if now[file.path] != file.sha256]
     if changed:
         raise ExecutorError(

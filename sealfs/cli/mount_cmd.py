@@ -19,8 +19,8 @@ from sealfs.cli.common import (
     open_dataset,
     open_identity,
     signer_option,
-    split_version,
 )
+from sealfs.dataset.version import split_version
 from sealfs.errors import MountError
 from sealfs.keys import Identity, Signer
 from sealfs.opening import CacheSettings

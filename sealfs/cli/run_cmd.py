@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,38 +12,67 @@ import click
 from sealfs.cli.common import (
     Command,
     RecipientParameter,
+    SignerParameter,
     identity_option,
     note,
     open_dataset,
     open_identity,
     reject_version,
-    signer_option,
     single_writer_option,
-    split_version,
 )
 from sealfs.dataset.dataset import Dataset
-from sealfs.enclave.keysource import IdentityKeys
-from sealfs.enclave.output import DEFAULT_INTERVAL
+from sealfs.enclave.keysource import HandedKeys, IdentityKeys, PresharedKeys
 from sealfs.errors import UsageError
-from sealfs.executors.base import DataMount, Executor, Job, Output, find_executor
-from sealfs.keys import Identity, Recipient, Signer, default_identity_path
+from sealfs.executors.base import Executor, Job, find_executor
+from sealfs.keys import Recipient, Signer
+from sealfs.placement import (
+    DEFAULT_INTERVAL,
+    DataMount,
+    Output,
+    check_apart,
+    parse_placed,
+    split_path,
+    with_signers,
+)
 from sealfs.store.address import normalize, open_store
 
 
-class PlacedParameter(click.ParamType[tuple[str, str]]):
-    """An address and the path at which it is seen: URI:/path."""
+class DataParameter(click.ParamType[DataMount]):
+    """A dataset and the path at which it is seen: URI[@VERSION]:/path."""
+
+    name = "uri:/path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> DataMount:
+        """See click."""
+        del param, ctx
+        return value if isinstance(value, DataMount) else DataMount.parse(value)
+
+
+class OutputParameter(click.ParamType[tuple[str, str]]):
+    """An address for results, normalized, and the path at which they are written: URI:/path."""
 
     name = "uri:/path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
         """See click."""
+        del param, ctx
         if isinstance(value, tuple):
             return value
-        # the colon of s3:// is followed by two slashes, which no path begins with
-        match = re.fullmatch(r"(.+?):(/(?!/)[^:]*)", value, re.DOTALL)
-        if match is None:
-            self.fail(f"'{value}' is not URI:/path, such as s3://bucket/scans:/data", param, ctx)
-        return match[1], os.path.normpath(match[2])
+        uri, path = parse_placed(value)
+        return normalize(reject_version(uri)), path
+
+
+class PlacedSignerParameter(SignerParameter):
+    """Whom to believe, at one path or at all: [/path=]KEY."""
+
+    name = "[/path=]signer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See click; returns path and signer."""
+        if isinstance(value, tuple):
+            return value
+        path, key = split_path(value)
+        return path, super().convert(key, param, ctx)
 
 
 def job_options(command: Command) -> Command:
@@ -54,10 +82,15 @@ def job_options(command: Command) -> Command:
                      metavar="SECONDS", help="How often results are sealed; a crash loses no more than that."),
         click.option("--out-recipient", "recipients", multiple=True, type=RecipientParameter(),
                      help="Who can open the results: recipient strings or .pub files [default: you]."),
-        click.option("--out", type=PlacedParameter(), metavar="URI:/PATH",
-                     help="Where results are sealed to, and where the command writes them."),
-        click.option("--data", "data", multiple=True, type=PlacedParameter(), metavar="URI[@VERSION]:/PATH",
-                     help="A dataset, and where the command sees it. Repeatable."),
+        click.option("--out", type=OutputParameter(), metavar="URI:/PATH",
+                     help="Where results are sealed to, and where COMMAND writes them."),
+        click.option("--test-keys", type=click.Path(path_type=Path), metavar="FILE",
+                     help="Open the data with pre-shared keys instead of an identity: for tests only."),
+        click.option("--signer", "signers", multiple=True, type=PlacedSignerParameter(), metavar="[/PATH=]KEY",
+                     help="The provider's signer string or .pub file, of the data at PATH or of all: whom to "
+                     "believe at first use. Repeatable."),
+        click.option("--data", "data", multiple=True, type=DataParameter(), metavar="URI[@VERSION]:/PATH",
+                     help="A dataset, and where COMMAND sees it. Repeatable."),
         click.option("--executor", default="native", show_default=True, metavar="NAME",
                      help="native, gramine_direct, gramine_sgx, occlum, scone, or one that a package added."),
     ):  # fmt: skip
@@ -74,20 +107,20 @@ def job_options(command: Command) -> Command:
               help="The folder that 'sealfs measure' filled, for executors with an enclave.")  # fmt: skip
 @click.option("-n", "--dry-run", is_flag=True, help="Only print what would run.")
 @single_writer_option
-@signer_option
 @identity_option
 def command(
     workload: tuple[str, ...],
     executor: str,
     attach: str,
-    data: tuple[tuple[str, str], ...],
+    data: tuple[DataMount, ...],
+    signers: tuple[tuple[str | None, Signer], ...],
+    test_keys: Path | None,
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
     enclave: Path | None,
     dry_run: bool,
     single_writer: bool,
-    signer: Signer | None,
     identity_path: Path | None,
 ) -> int:
     """Run COMMAND on sealed data, and seal what it writes.
@@ -105,69 +138,52 @@ def command(
     chosen = find_executor(executor)
     if chosen.is_enclave and attach == "fuse":
         raise UsageError("there is no FUSE in an enclave", "leave out --attach")
-    identity_path = identity_path or default_identity_path()
-    identity = open_identity(identity_path) if needs_identity(chosen, attach, data, out, recipients) else None
-    job = make_job(data, out, recipients, out_interval, workload, identity, identity_path, attach, enclave, signer)
+    keys: HandedKeys | None = None
+    if out is not None and not recipients:
+        identity = open_identity(identity_path)
+        recipients, keys = (identity.recipient,), IdentityKeys(identity)
+    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    job = make_job(data, signers, output, workload, test_keys, attach, enclave)
     if dry_run:
         _print(job, chosen)
         return 0
+    if test_keys is not None:
+        keys = PresharedKeys.read(test_keys)
+    elif data:
+        keys = keys or IdentityKeys(open_identity(identity_path))
 
     from sealfs.running import Run  # noqa: PLC0415 - loads all that a mount needs
 
     def opened(mount: DataMount) -> Dataset:
-        return open_dataset(open_store(mount.address), mount.version, signer)
+        return open_dataset(open_store(mount.address), mount.version, mount.signer)
 
     click.echo(click.style(f"sealfs: {chosen.notice}", fg="yellow", bold=True), err=True)
-    keys = IdentityKeys(identity) if identity and not chosen.is_enclave else None
-    return Run(job, chosen, opened, keys, note, single_writer=single_writer).run()
-
-
-def needs_identity(
-    executor: Executor, attach: str, data: tuple[object, ...], out: object, recipients: tuple[Recipient, ...]
-) -> bool:
-    """Whether this process has to open the identity file: to mount plaintext, or to know whose the results are."""
-    mounts = attach == "fuse" and bool(data) and not executor.is_enclave
-    return mounts or (out is not None and not recipients)
+    return Run(job, chosen, opened, keys if data else None, note, single_writer=single_writer).run()
 
 
 def make_job(
-    data: tuple[tuple[str, str], ...],
-    out: tuple[str, str] | None,
-    recipients: tuple[Recipient, ...],
-    interval: float,
+    data: tuple[DataMount, ...],
+    signers: Sequence[tuple[str | None, Signer]],
+    output: Output | None,
     workload: tuple[str, ...],
-    identity: Identity | None,
-    identity_path: Path | None,
+    test_keys: Path | None,
     attach: str,
     enclave: Path | None,
-    signer: Signer | None,
 ) -> Job:
     """Return the job that the options describe.
 
     Raises:
         UsageError: They contradict each other.
     """
-    paths = [path for _, path in data] + ([out[1]] if out else [])
-    for number, path in enumerate(paths):
-        for other in paths[number + 1 :]:
-            if os.path.commonpath([path, other]) in {path, other}:
-                raise UsageError(f"{path} and {other} lie in one another", "give each a path of its own")
-    mounts = []
-    for uri, path in data:
-        address, version = split_version(uri)
-        mounts.append(DataMount(normalize(address), version, path))
-    output = None
-    if out is not None:
-        readers = recipients or ((identity.recipient,) if identity else ())
-        output = Output(normalize(reject_version(out[0])), out[1], tuple(map(str, readers)), interval)
+    datasets = with_signers(data, signers)
+    check_apart([mount.path for mount in datasets] + ([output.path] if output else []))
     return Job(
-        tuple(mounts),
+        datasets,
         output,
         workload,
-        identity=identity_path.absolute() if identity_path and data else None,
+        keys="test-keys" if test_keys else "identity",
         preload=attach == "preload" and bool(data),
         enclave=enclave.absolute() if enclave else None,
-        signer=str(signer) if signer else None,
     )
 
 

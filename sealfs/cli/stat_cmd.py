@@ -18,6 +18,7 @@ from sealfs.cli.common import (
     signer_option,
 )
 from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.version import shown_version
 from sealfs.keys import Signer
 
 
@@ -31,6 +32,7 @@ def command(uri: str, path: str | None, signer: Signer | None, identity_path: Pa
     """Describe the dataset at URI[@VERSION], or PATH in it.
 
     Without a PATH no key is needed: what is shown is what anybody who can list the store can see.
+    The snapshot's digest names this one version for good: URI@sha256:DIGEST means it wherever URI@VERSION does.
     """
     with dataset_at(uri, signer) as dataset:
         if path is None:
@@ -57,6 +59,7 @@ def _describe_dataset(dataset: Dataset) -> dict[str, object]:
         "dataset": snapshot.dataset.hex(),
         "version": snapshot.version,
         "newest": dataset.newest.version,
+        "snapshot": shown_version(dataset.ref.sha256),
         "time": snapshot.time.isoformat(),
         "signer": str(snapshot.signer),
         "epoch": snapshot.epoch,

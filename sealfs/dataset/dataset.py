@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sealfs import floe
-from sealfs.dataset.fields import Fields, canonical_json
 from sealfs.dataset.index import MAX_INDEX_SIZE, Index
 from sealfs.dataset.keyring import MAX_KEYRING_SIZE, DatasetKeys, Keyring
 from sealfs.dataset.objects import HEAD, ObjectRef
 from sealfs.dataset.snapshot import MAX_HEAD_SIZE, MAX_SNAPSHOT_SIZE, MAX_SUMMARY_SIZE, Head, Snapshot
 from sealfs.dataset.trust import TrustStore
+from sealfs.dataset.version import Version, shown_version
 from sealfs.errors import (
     IntegrityError,
     KeyAccessError,
@@ -24,6 +24,7 @@ from sealfs.errors import (
     ObjectSizeError,
     UsageError,
 )
+from sealfs.fields import Fields, canonical_json
 from sealfs.keys import Identity, Signer
 from sealfs.store.base import ObjectStore
 
@@ -102,7 +103,7 @@ class Dataset:
         store: ObjectStore,
         trust: TrustStore,
         *,
-        version: int | None = None,
+        version: Version | None = None,
         signer: Signer | None = None,
     ) -> Dataset:
         """Fetch and verify a snapshot.
@@ -110,7 +111,7 @@ class Dataset:
         Args:
             store: Where the dataset lies.
             trust: The user's pins.
-            version: Which snapshot; None for the newest.
+            version: Which snapshot, by its number or its SHA-256; None for the newest.
             signer: Whom to believe at first use; None believes whom the snapshot names.
 
         Raises:
@@ -132,7 +133,7 @@ class Dataset:
         if newest.version != head.version:
             raise IntegrityError("the head names another version than its snapshot")
         first_use = trust.accept(store.uri, newest, head.ref)
-        if version is None or version == newest.version:
+        if version is None or version in (newest.version, head.ref.sha256):
             return cls(store, newest, head.ref, newest, etag, first_use)
         snapshot, ref = find_ancestor(store, newest, version)
         return cls(store, snapshot, ref, newest, etag, first_use)
@@ -171,7 +172,7 @@ class Dataset:
         return index
 
 
-def find_ancestor(store: ObjectStore, newest: Snapshot, version: int) -> tuple[Snapshot, ObjectRef]:
+def find_ancestor(store: ObjectStore, newest: Snapshot, version: Version) -> tuple[Snapshot, ObjectRef]:
     """Return an older snapshot and its object.
 
     Raises:
@@ -179,21 +180,22 @@ def find_ancestor(store: ObjectStore, newest: Snapshot, version: int) -> tuple[S
         IntegrityError: It is not the one that the newest snapshot pins.
     """
     for ancestor in newest.history:
-        if ancestor.version != version:
+        if version not in (ancestor.version, ancestor.ref.sha256):
             continue
         try:
             store.stat(ancestor.ref.name)
         except ObjectNotFoundError:
             raise NotADatasetError(
-                f"version {version} is no longer in the store", "'sealfs log' lists the versions that are"
+                f"version {ancestor.version} is no longer in the store", "'sealfs log' lists the versions that are"
             ) from None
         # the child's signature covers the ancestor's digest, so the signer of that day needs no pin
         snapshot = Snapshot.parse(ancestor.ref.fetch(store, MAX_SNAPSHOT_SIZE), None)
-        if (snapshot.dataset, snapshot.version) != (newest.dataset, version):
-            raise IntegrityError(f"version {version} is another snapshot than its children say")
+        if (snapshot.dataset, snapshot.version) != (newest.dataset, ancestor.version):
+            raise IntegrityError(f"version {ancestor.version} is another snapshot than its children say")
         return snapshot, ancestor.ref
     raise NotADatasetError(
-        f"there is no version {version}, the newest is {newest.version}", "'sealfs log' lists the versions"
+        f"there is no version {shown_version(version)}, the newest is {newest.version}",
+        "'sealfs log' lists the versions",
     )
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import os
 from dataclasses import dataclass
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import IO
 
 from sealfs.dataset.content import FileState
-from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_EPOCHS
 from sealfs.dataset.objects import KEYRINGS, OBJECT_ID_SIZE, PACKS, PUSH_ID_SIZE, ObjectRef, object_name
 from sealfs.dataset.packer import Piece, SealedPack
 from sealfs.errors import ConflictError, IntegrityError, LocalIOError
+from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.floe import HEADER_SIZE
+from sealfs.locking import lock_file
 from sealfs.xdg import state_directory
 
 
@@ -71,7 +71,7 @@ class Journal:
             ) from None
         self._path: Path = path
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file, wait=False)
         except BlockingIOError:
             self._file.close()
             raise ConflictError(

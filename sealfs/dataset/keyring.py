@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from cryptography.hazmat.primitives.hashes import SHA384
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.errors import IntegrityError, KeyAccessError, UsageError
+from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.floe import KEY_SIZE
 from sealfs.keys import Identity, Recipient
 
@@ -58,6 +58,10 @@ class DatasetKeys:
     def with_new_epoch(self) -> DatasetKeys:
         """Return these keys and a fresh random one for the next epoch."""
         return DatasetKeys(self.dataset, {**self._epochs, self.latest + 1: os.urandom(KEY_SIZE)})
+
+    def includes(self, others: DatasetKeys) -> bool:
+        """Whether these are the same dataset's keys, and none of the others is missing or different."""
+        return self.dataset == others.dataset and self._epochs.items() >= others._epochs.items()
 
     def _key_for(self, purpose: bytes, epoch: int) -> bytes:
         if epoch not in self._epochs:

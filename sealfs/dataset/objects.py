@@ -13,8 +13,8 @@ import os
 import re
 from dataclasses import dataclass
 
-from sealfs.dataset.fields import Fields
 from sealfs.errors import IntegrityError, ObjectNotFoundError, ObjectSizeError
+from sealfs.fields import Fields
 from sealfs.store.base import ObjectStore
 
 HEAD = "head"

@@ -13,11 +13,11 @@ import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from sealfs.dataset.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_EPOCHS
 from sealfs.dataset.objects import INDEXES, KEYRINGS, PACKS, SNAPSHOTS, ObjectRef
-from sealfs.dsse import DsseError, Envelope
+from sealfs.dsse import DsseError, Envelope, read_envelope
 from sealfs.errors import IntegrityError, TrustError, UsageError
+from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.floe import MAX_SEGMENT_LENGTH, MIN_SEGMENT_LENGTH
 from sealfs.keys import Identity, Signer
 
@@ -133,21 +133,10 @@ class Snapshot:
 
 
 def _open_envelope(data: bytes) -> Envelope:
-    fields = Fields.parse(data, "snapshot envelope")
-    payload_type = fields.text("payloadType", r"[ -~]{1,200}")
-    if payload_type != PAYLOAD_TYPE:
-        raise IntegrityError("that object is not a snapshot")
-    signatures = [
-        {"keyid": s.text("keyid", r"[ -~]{0,200}"), "sig": s.text("sig", r"[A-Za-z0-9+/=_-]{0,8192}")}
-        for s in fields.objects("signatures", 16)
-    ]
-    if not signatures:
+    envelope = read_envelope(Fields.parse(data, "snapshot envelope"), PAYLOAD_TYPE, "snapshot")
+    if not envelope.signatures:
         raise TrustError("the snapshot is not signed", "do not use this data; tell its provider")
-    payload = fields.text("payload", r"[A-Za-z0-9+/=_-]*")
-    try:
-        return Envelope.from_dict({"payload": payload, "payloadType": payload_type, "signatures": signatures})
-    except (ValueError, KeyError, DsseError):
-        raise IntegrityError("the snapshot's envelope is malformed") from None
+    return envelope
 
 
 def _check_signature(envelope: Envelope, signer: Signer) -> None:

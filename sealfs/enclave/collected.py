@@ -26,7 +26,7 @@ from pathlib import Path, PurePosixPath
 from sealfs.errors import ExecutorError, LocalIOError
 
 FILE_NAME = "collected.json"
-_FORMAT = 1
+_FORMAT = 2
 _HASH_STEP = 1 << 20
 
 # Of the machine or the moment, not of the workload; Gramine and Occlum have their own.
@@ -69,7 +69,6 @@ class Collected:
         python_path: What PYTHONPATH was.
         library_path: Where the interpreter's own libraries are.
         start_dir: Where the workload was started.
-        signer: Who signed the datasets; None if there are none.
         threads: For OpenMP.
         enclave_size: Memory of the enclave, such as 16G.
     """
@@ -79,12 +78,11 @@ class Collected:
     python_path: str
     library_path: str
     start_dir: str
-    signer: str | None
     threads: int
     enclave_size: str
 
     @classmethod
-    def here(cls, paths: Iterable[str], signer: str | None, threads: int, enclave_size: str) -> Collected:
+    def here(cls, paths: Iterable[str], threads: int, enclave_size: str) -> Collected:
         """Return what this interpreter, here, would load: `paths`, hashed now."""
         return cls(
             files=tuple(hashed(paths)),
@@ -92,7 +90,6 @@ class Collected:
             python_path=os.environ.get("PYTHONPATH", ""),
             library_path=sysconfig.get_config_var("LIBDIR") or "/usr/lib",
             start_dir=os.getcwd(),
-            signer=signer,
             threads=threads,
             enclave_size=enclave_size,
         )

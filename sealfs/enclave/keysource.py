@@ -1,8 +1,8 @@
 """Where a workload's keys come from: one interface, so that how they are released can change without the rest.
 
-Here: an identity file, as on any machine, and a file of pre-shared dataset keys, for tests of enclaves without
-attestation. Both lie on the host in the clear, so neither makes an enclave confidential: that takes keys that are
-released to a measured enclave only.
+Here: an identity, as on any machine, and pre-shared dataset keys, for tests of enclaves without attestation. Both
+lie on the host in the clear, so neither makes an enclave confidential: that takes keys that are released to a
+measured enclave only. A source sees the verified dataset, so one that knows better can refuse its version, too.
 
 Threading: immutable.
 """
@@ -19,8 +19,8 @@ from sealfs.dataset.keyring import DATASET_ID_SIZE, DatasetKeys
 from sealfs.errors import IntegrityError, KeyAccessError, LocalIOError
 from sealfs.keys import Identity
 
+MAX_SECRETS = 1 << 20  # bytes of an identity's text, or of a file of test keys
 _PREFIX = "sealfs-test-keys-1:"
-_MAX_FILE = 1 << 20
 
 
 class KeySource(Protocol):
@@ -29,8 +29,12 @@ class KeySource(Protocol):
     def keys(self, dataset: Dataset) -> DatasetKeys:
         """Return what opens a verified dataset.
 
+        Args:
+            dataset: Its snapshot (`snapshot`, `ref.sha256`) is what the workload is about to see.
+
         Raises:
             KeyAccessError: There are no keys for it here.
+            TrustError: The source knows that this is not the version to be seen.
         """
 
 
@@ -48,16 +52,20 @@ class IdentityKeys:
         """See `KeySource`."""
         return dataset.keys(self._identity)
 
+    def to_text(self) -> str:
+        """Return what gives a launcher the same keys: a secret, for a descriptor and nowhere else."""
+        return self._identity.to_text()
+
 
 class PresharedKeys:
     """Keys that were handed over beforehand.
 
     Args:
-        keys: Dataset id, 16 bytes, to its keys.
+        keys: Of one dataset each.
     """
 
-    def __init__(self, keys: Mapping[bytes, DatasetKeys]) -> None:
-        self._keys = dict(keys)
+    def __init__(self, keys: Iterable[DatasetKeys]) -> None:
+        self._keys: Mapping[bytes, DatasetKeys] = {entry.dataset: entry for entry in keys}
 
     @classmethod
     def read(cls, path: Path) -> PresharedKeys:
@@ -70,20 +78,29 @@ class PresharedKeys:
             with path.open("rb") as file:
                 if os.fstat(file.fileno()).st_mode & 0o077:
                     raise KeyAccessError(f"{path} can be read by other users", f"run: chmod 600 {path}")
-                text = file.read(_MAX_FILE).decode("ascii", "replace")
+                text = file.read(MAX_SECRETS).decode("ascii", "replace")
         except OSError as error:
             raise KeyAccessError(
                 f"cannot read {path}: {error.strerror}", "check the name of the key file"
             ) from None
-        keys: dict[bytes, DatasetKeys] = {}
+        return cls.parse(text, str(path))
+
+    @classmethod
+    def parse(cls, text: str, name: str) -> PresharedKeys:
+        """Read the text of such a file; `name` says where it comes from, for messages.
+
+        Raises:
+            KeyAccessError: It is damaged, or something else.
+        """
+        keys = []
         for line in text.splitlines():
             try:
                 dataset, packed = (bytes.fromhex(word) for word in line.removeprefix(_PREFIX).split())
                 if not line.startswith(_PREFIX) or len(dataset) != DATASET_ID_SIZE:
                     raise ValueError
-                keys[dataset] = DatasetKeys.unpack(dataset, packed)
+                keys.append(DatasetKeys.unpack(dataset, packed))
             except (ValueError, IntegrityError):
-                raise KeyAccessError(f"{path} is no file of test keys, or damaged", "write it again") from None
+                raise KeyAccessError(f"{name} is no file of test keys, or damaged", "write it again") from None
         return cls(keys)
 
     def keys(self, dataset: Dataset) -> DatasetKeys:
@@ -95,6 +112,14 @@ class PresharedKeys:
             )
         return found
 
+    def to_text(self) -> str:
+        """Return what gives a launcher the same keys: a secret, for a descriptor and nowhere else."""
+        return "".join(f"{_PREFIX}{entry.dataset.hex()} {entry.pack().hex()}\n" for entry in self._keys.values())
+
+
+HandedKeys = IdentityKeys | PresharedKeys
+"""Keys that whoever starts a launcher has, and hands to it."""
+
 
 def write_preshared_keys(path: Path, keys: Iterable[DatasetKeys]) -> None:
     """Write dataset keys to a new file that only its owner can read: for tests, as nothing protects them there.
@@ -102,10 +127,9 @@ def write_preshared_keys(path: Path, keys: Iterable[DatasetKeys]) -> None:
     Raises:
         LocalIOError: The file exists already, or can't be written.
     """
-    lines = [f"{_PREFIX}{entry.dataset.hex()} {entry.pack().hex()}\n" for entry in keys]
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(descriptor, "w") as file:
-            file.writelines(lines)
+            file.write(PresharedKeys(keys).to_text())
     except OSError as error:
         raise LocalIOError(f"cannot write {path}: {error.strerror}", "choose another file") from None

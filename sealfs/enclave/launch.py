@@ -1,10 +1,15 @@
 """What runs first in an enclave: gets the keys, attaches datasets, and becomes the user's program.
 
-    python -m sealfs.enclave.launch --identity-fd 3 --data URI:/path [--data ...] -- train.py ARGS 3<identity
+    python -m sealfs.enclave.launch --identity-fd 3 --data URI@VERSION:/path [...] -- train.py ARGS 3<identity
 
 A Python script runs in this same interpreter as `__main__`; anything else is exec'd. Both see the datasets as
-ordinary folders, and so do their children. The identity comes by an inherited descriptor: never in the
-environment or the arguments, where other processes could read it.
+ordinary folders, and so do their children. With `--out` a script's results are sealed by this same process: for
+enclaves, where nobody else may see them. Secrets come by inherited descriptors: never in the environment or the
+arguments, where other processes could read them.
+
+Whatever is told here in arguments an enclave's measurement covers: versions, signers and recipients belong here.
+
+Threading: one thread, until the user's program runs.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,35 +28,85 @@ from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import LIBRARY, Settings, attach_dataset, is_preloaded
 from sealfs.enclave.defaults import apply_defaults
+from sealfs.enclave.keysource import MAX_SECRETS, IdentityKeys, KeySource, PresharedKeys
 from sealfs.enclave.shellouts import answer_shell_outs
 from sealfs.errors import KeyAccessError, LocalIOError, MountError, SealfsError, UsageError
-from sealfs.keys import Identity, Signer, parse_identity
-from sealfs.store.address import open_store
-
-_MAX_IDENTITY = 64 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """An address and the path at which it is seen."""
-
-    uri: str
-    path: str
-
-    @classmethod
-    def parse(cls, text: str) -> Source:
-        """Read `URI:/path`.
-
-        Raises:
-            UsageError: It is not of that form.
-        """
-        uri, colon, path = text.rpartition(":/")
-        if not colon or not uri or path.startswith("/"):
-            raise UsageError(f"'{text}' is not URI:/path", "write for example --data /store/eyes:/data")
-        return cls(uri, "/" + path)
+from sealfs.keys import Signer, parse_identity
+from sealfs.placement import (
+    DEFAULT_INTERVAL,
+    DataMount,
+    Output,
+    check_apart,
+    parse_placed,
+    split_path,
+    with_signers,
+)
+from sealfs.store.address import normalize, open_store
 
 
-def _preload_and_restart(arguments: Sequence[str]) -> NoReturn:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Attach and become the program; ends the process with the error's exit code if that fails."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        options = _parse(arguments)
+        datasets, output = _placed(options)
+        if datasets and not is_preloaded():
+            _preload_and_restart(options, arguments)
+        apply_defaults()
+        if datasets:
+            attach_all(datasets, _key_source(options), Settings(options.cache, real_files=options.real_files))
+        if output is not None:
+            _run_with_results(options.program, output)
+            return
+    except SealfsError as error:
+        sys.exit(_told(error))
+    except OSError as error:
+        sys.exit(_told(LocalIOError(f"cannot start: {error.strerror}")))
+    _become(options.program)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m sealfs.enclave.launch", description=__doc__)
+    add = parser.add_argument
+    add("--data", action="append", default=[], metavar="URI[@VERSION]:/path", help="what to attach, and where")
+    add("--signer", action="append", default=[], metavar="[/path=]KEY", help="whom to believe, at all paths or one")
+    add(
+        "--identity-fd", type=int, metavar="N", help="descriptor to read an identity from, which opens the datasets"
+    )
+    add("--passphrase-fd", type=int, metavar="N", help="descriptor to read its passphrase from, if it is locked")
+    add("--keys-fd", type=int, metavar="N", help="descriptor to read pre-shared keys from, for tests: no identity")
+    add("--out", metavar="URI:/path", help="where a script's results are sealed to, and where it writes them")
+    add("--out-recipient", action="append", default=[], metavar="STRING", help="who can open them")
+    add("--out-interval", type=float, default=DEFAULT_INTERVAL, metavar="SECONDS", help="between two snapshots")
+    add("--cache", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep in memory")
+    add("--real-files", action="store_true", help="always give out files of the kernel")
+    add("program", nargs=argparse.REMAINDER, help="-- script.py or program, and its arguments")
+    options = parser.parse_args(arguments)
+    if options.program[:1] == ["--"]:
+        del options.program[0]
+    if not options.program:
+        parser.error("which program?")
+    if options.data and (options.identity_fd is None) == (options.keys_fd is None):
+        parser.error("keys come from either --identity-fd or --keys-fd")
+    return options
+
+
+def _placed(options: argparse.Namespace) -> tuple[Sequence[DataMount], Output | None]:
+    signers = [(path, Signer.parse(text)) for path, text in map(split_path, options.signer)]
+    datasets = with_signers([DataMount.parse(text) for text in options.data], signers)
+    output = None
+    if options.out is not None:
+        uri, path = parse_placed(options.out)
+        output = Output(normalize(uri), path, tuple(options.out_recipient), options.out_interval)
+        if not is_script(options.program):
+            raise UsageError(
+                f"'{options.program[0]}' can have no results here", "only a Python script can: SCRIPT.py ..."
+            )
+    check_apart([data.path for data in datasets] + ([output.path] if output else []))
+    return datasets, output
+
+
+def _preload_and_restart(options: argparse.Namespace, arguments: Sequence[str]) -> NoReturn:
     if not LIBRARY.exists():
         raise MountError(
             f"{LIBRARY.name} has not been built", "install a C compiler and OpenSSL's headers, then sealfs again"
@@ -61,6 +116,9 @@ def _preload_and_restart(arguments: Sequence[str]) -> NoReturn:
     if str(LIBRARY) in others.split(":"):
         raise MountError("the dynamic loader ignores LD_PRELOAD here", "is Python a static or a setuid program?")
     environment["LD_PRELOAD"] = f"{LIBRARY}:{others}" if others else str(LIBRARY)
+    for descriptor in (options.identity_fd, options.passphrase_fd, options.keys_fd):
+        if descriptor is not None:
+            os.set_inheritable(descriptor, True)
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1 : _own_options()], *arguments], environment)  # noqa: S606
 
 
@@ -69,82 +127,88 @@ def _own_options() -> int:
     return len(sys.orig_argv) - (len(sys.argv) - 1)
 
 
-def _read_identity(descriptor: int) -> Identity:
+def _key_source(options: argparse.Namespace) -> KeySource:
+    """Return where this launch's keys come from: one place, and nothing to fall back on."""
+    if options.keys_fd is not None:
+        return PresharedKeys.parse(_read(options.keys_fd), f"what descriptor {options.keys_fd} gives")
+    text = _read(options.identity_fd)
+    passphrase = None if options.passphrase_fd is None else _read(options.passphrase_fd).rstrip("\n")
+    return IdentityKeys(parse_identity(text, f"what descriptor {options.identity_fd} gives", passphrase))
+
+
+def _read(descriptor: int) -> str:
+    """Return what a descriptor gives to its end, and close it: the program must not inherit it."""
     try:
         with os.fdopen(descriptor, "rb") as file:
-            text = file.read(_MAX_IDENTITY).decode("ascii", "replace")
+            data = file.read(MAX_SECRETS + 1)
     except OSError as error:
-        raise KeyAccessError(f"cannot read descriptor {descriptor}: {error.strerror}") from None
-    return parse_identity(text, f"what descriptor {descriptor} gives")
+        raise KeyAccessError(
+            f"cannot read descriptor {descriptor}: {error.strerror}", "who starts the launcher has to open it"
+        ) from None
+    if len(data) > MAX_SECRETS:
+        raise KeyAccessError(f"descriptor {descriptor} gives too much for a key", "give it an identity file")
+    return data.decode("utf-8", "replace")
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sealfs.enclave.launch", description=__doc__)
-    parser.add_argument(
-        "--data", action="append", default=[], metavar="URI:/path", help="what to attach, and where"
-    )
-    parser.add_argument("--identity-fd", type=int, required=True, metavar="N", help="descriptor to read it from")
-    parser.add_argument("--signer", help="whom to believe when a dataset is seen for the first time")
-    parser.add_argument("--cache", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep in memory")
-    parser.add_argument("--real-files", action="store_true", help="always give out files of the kernel")
-    parser.add_argument("program", nargs=argparse.REMAINDER, help="-- script.py or program, and its arguments")
-    options = parser.parse_args(arguments)
-    if options.program[:1] == ["--"]:
-        del options.program[0]
-    if not options.program:
-        parser.error("which program?")
-    return options
+def attach_all(datasets: Sequence[DataMount], source: KeySource, settings: Settings) -> None:
+    """Verify datasets and serve them at their paths, made if missing.
+
+    Raises:
+        SealfsError: One is not there, not to be believed, not to be opened, or its path is unfit.
+    """
+    trust = TrustStore()
+    for data in datasets:
+        with closing(open_store(data.address)) as store:
+            dataset = Dataset.open(store, trust, version=data.version, signer=data.signer)
+            if dataset.first_use and data.signer is None:
+                _say(f"first use of {store.uri}: from now on only snapshots signed by "
+                     f"{dataset.newest.signer} are believed")  # fmt: skip
+            try:
+                os.makedirs(data.path, exist_ok=True)
+            except OSError as error:
+                raise LocalIOError(
+                    f"cannot make {data.path}: {error.strerror}", "choose another path for the data"
+                ) from None
+            attach_dataset(data.path, dataset, source.keys(dataset), settings)
 
 
-def _attach_all(options: argparse.Namespace) -> None:
-    identity = _read_identity(options.identity_fd)
-    signer = Signer.parse(options.signer) if options.signer else None
-    settings = Settings(cache_size=options.cache, real_files=options.real_files)
-    for source in [Source.parse(text) for text in options.data]:
-        store = open_store(source.uri)
-        dataset = Dataset.open(store, TrustStore(), signer=signer)
-        try:
-            os.makedirs(source.path, exist_ok=True)
-        except OSError as error:
-            raise LocalIOError(f"cannot make {source.path}: {error.strerror}") from None
-        attach_dataset(source.path, dataset, dataset.keys(identity), settings)
-        store.close()
+def is_script(program: Sequence[str]) -> bool:
+    """Whether a program is run by this interpreter: a `.py` file, or any that is not executable by itself."""
+    return program[0].endswith(".py") or (os.path.isfile(program[0]) and not os.access(program[0], os.X_OK))
+
+
+def _run_with_results(program: list[str], output: Output) -> None:
+    from sealfs.enclave.results import sealed_results  # noqa: PLC0415 - loads all that a push needs
+
+    with sealed_results(output) as signer:
+        _say(f"results are signed by {signer}")
+        _run_script(program)
 
 
 def _become(program: list[str]) -> None:
     """Run the user's program: a script in this interpreter, anything else in its place."""
-    first = Path(program[0])
-    apply_defaults()
-    if first.suffix == ".py" or (first.is_file() and not os.access(first, os.X_OK)):
-        answer_shell_outs()
-        sys.argv = program
-        sys.path[0] = str(first.resolve().parent)
-        runpy.run_path(program[0], run_name="__main__")
+    if is_script(program):
+        _run_script(program)
         return
     if shutil.which(program[0]) is None:
-        raise UsageError(f"there is no program '{program[0]}'")
+        sys.exit(_told(UsageError(f"there is no program '{program[0]}'", "check its name and PATH")))
     sys.stdout.flush()
     os.execvp(program[0], program)  # noqa: S606 - that is what was asked for
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Attach and become the program; ends the process with the error's exit code if that fails."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parse(arguments)
-    try:
-        if not is_preloaded():
-            os.set_inheritable(options.identity_fd, True)
-            _preload_and_restart(arguments)
-        _attach_all(options)
-    except SealfsError as error:
-        sys.exit(_told(error))
-    except OSError as error:
-        sys.exit(_told(LocalIOError(f"cannot start: {error.strerror}")))
-    _become(options.program)
+def _run_script(program: list[str]) -> None:
+    answer_shell_outs()
+    sys.argv = program
+    sys.path[0] = str(Path(program[0]).resolve().parent)
+    runpy.run_path(program[0], run_name="__main__")
+
+
+def _say(message: str) -> None:
+    print(f"sealfs: {message}", file=sys.stderr, flush=True)
 
 
 def _told(error: SealfsError) -> int:
-    print(f"sealfs: {error.message}" + (f" ({error.hint})" if error.hint else ""), file=sys.stderr)
+    _say(error.message + (f" ({error.hint})" if error.hint else ""))
     return error.exit_code
 
 

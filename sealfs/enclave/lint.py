@@ -12,10 +12,13 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise, takewhile
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from sealfs.dataset.version import split_version
 from sealfs.errors import UsageError
+from sealfs.placement import parse_placed
 
 Level = Literal["note", "warning", "error"]
 LEVELS: tuple[Level, ...] = ("note", "warning", "error")
@@ -35,6 +38,7 @@ _INSECURE = {
     "(INTEL-SA-00657, INTEL-SA-00615)",
     "insecure__protected_files_key": "the key of protected files is written in the manifest, which is public",
 }
+_LAUNCHER = "sealfs.enclave.launch"
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|PRIVATE|ACCESS_KEY|API_KEY", re.IGNORECASE)
 _RUNTIME = re.compile(r"gramine\.runtimedir|/gramine/runtime/")
 _KEY_FILE = re.compile(r"identity|\.pem$|test[-_]keys|\.key$", re.IGNORECASE)
@@ -90,6 +94,7 @@ class _Linter:
         """Yield them in no order."""
         yield from self._insecure(self._manifest)
         yield from self._environment()
+        yield from self._versions()
         yield from self._files()
         yield from self._mounts()
         yield from self._switches()
@@ -138,6 +143,25 @@ class _Linter:
             uri = self._get(f"loader.{name}")
             if uri is not None and uri not in self._trusted():
                 yield self._finding("error", f"loader.{name}", f"{uri} is no trusted file: the host writes it")
+
+    def _versions(self) -> Iterator[Finding]:
+        """Look at what the launcher is told of each dataset."""
+        argv = [str(word) for word in self._get("loader.argv", [])]
+        if _LAUNCHER not in argv:
+            return
+        for option, value in pairwise(takewhile(lambda word: word != "--", argv)):
+            if option != "--data":
+                continue
+            uri, path = parse_placed(value)
+            version = split_version(uri)[1]
+            if version is None:
+                why = f"the host chooses which of its provider's datasets and versions is at {path}"
+            elif isinstance(version, int):
+                why = f"the host may put version {version} of another of its provider's datasets at {path}"
+            else:
+                continue
+            pin = "pin it with URI@sha256:DIGEST, which 'sealfs stat URI@VERSION' prints"
+            yield self._finding("warning", value, f"{why}: {pin}", f'"{value}"')
 
     def _trusted(self) -> list[str]:
         entries = self._get("sgx.trusted_files", [])

@@ -22,7 +22,6 @@ import stat
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,19 +33,16 @@ from sealfs.dataset.trust import TrustStore
 from sealfs.errors import (
     LocalIOError,
     ObjectNotFoundError,
-    SealfsError,
     SourceFileError,
-    StoreError,
     UsageError,
 )
 from sealfs.keys import Identity, Recipient, Signer
+from sealfs.periodic import PATIENCE, Periodic
+from sealfs.placement import DEFAULT_INTERVAL
 from sealfs.store.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
-DEFAULT_INTERVAL = 600.0  # seconds
-_FINAL_PATIENCE = 120.0  # seconds for which the last snapshot is tried again while the store is away
-_PAUSE = 5.0  # seconds between those tries
 _MAX_HELD = 1000  # files that can't be sealed at the moment
 _SHOWN_PATHS = 3
 
@@ -73,7 +69,7 @@ class OutputSealer:
         *,
         interval: float = DEFAULT_INTERVAL,
         single_writer: bool = False,
-        patience: float = _FINAL_PATIENCE,
+        patience: float = PATIENCE,
     ) -> None:
         if not recipients:
             raise UsageError("nobody could open the results", "name a recipient with --out-recipient")
@@ -81,13 +77,10 @@ class OutputSealer:
         self._store = store
         self._recipients = tuple(recipients)
         self._state = state
-        self._interval = interval
         self._single_writer = single_writer
-        self._patience = patience
         self._identity = Identity.generate()
         self._trust = TrustStore(state / "trust")
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sealfs-output", daemon=True)
+        self._periodic = Periodic("sealfs-output", self._go_on, interval, "the results were not sealed", patience)
 
     @property
     def signer(self) -> Signer:
@@ -105,17 +98,9 @@ class OutputSealer:
         """
         if any(self._folder.iterdir()):
             raise UsageError(f"{self._folder} is not empty", "results go into an empty folder")
-        try:
-            self._store.get(HEAD, max_size=1 << 20)
-        except ObjectNotFoundError:
-            pass
-        else:
-            raise UsageError(
-                f"there is a dataset at {self._store.uri} already",
-                "each run signs its results with a key of its own: give it an address of its own",
-            )
+        check_free(self._store)
         self._snapshot("start of the run")
-        self._thread.start()
+        self._periodic.start()
 
     def finish(self, message: str = "end of the run") -> None:
         """Seal what is there now, once and for all; nothing may be writing any more.
@@ -127,18 +112,7 @@ class OutputSealer:
             LocalIOError: Some files could not be sealed; all others are.
             SealfsError: The results could not be sealed. They are still in the folder.
         """
-        self.abandon()
-        give_up = time.monotonic() + self._patience
-        while True:
-            try:
-                held = self._snapshot(message)
-            except StoreError as error:
-                if time.monotonic() + _PAUSE > give_up:
-                    raise
-                log.warning("the results are not sealed yet: %s; trying again", error.message)
-                time.sleep(_PAUSE)
-            else:
-                break
+        held = self._periodic.finish(lambda: self._snapshot(message))
         lost = [path for path in held if self._has_content(path)]
         if lost:
             names = ", ".join(shown(path) for path in lost[:_SHOWN_PATHS])
@@ -149,21 +123,12 @@ class OutputSealer:
 
     def abandon(self) -> None:
         """Seal nothing more; what was sealed stays."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._periodic.stop()
 
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval):
-            try:
-                held = self._snapshot("during the run")
-            except SealfsError as error:  # the network may be back next time, and the last one has to work anyway
-                log.warning("the results were not sealed this time: %s", error.message)
-            except Exception:
-                log.exception("the results were not sealed this time")
-            else:
-                if held:
-                    log.info("%d files were being written and are sealed next time", len(held))
+    def _go_on(self) -> None:
+        held = self._snapshot("during the run")
+        if held:
+            log.info("%d files were being written and are sealed next time", len(held))
 
     def _snapshot(self, message: str) -> set[bytes]:
         """Push the folder, and return which files stayed as they were in the snapshot before."""
@@ -198,6 +163,23 @@ class OutputSealer:
         except OSError:
             return False
         return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+
+
+def check_free(store: ObjectStore) -> None:
+    """Refuse an address for results where something is.
+
+    Raises:
+        UsageError: Something is.
+        StoreError: The store can't be used.
+    """
+    try:
+        store.stat(HEAD)
+    except ObjectNotFoundError:
+        return
+    raise UsageError(
+        f"there is a dataset at {store.uri} already",
+        "each run signs its results with a key of its own: give it an address of its own",
+    )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sealfs.dataset.push import Push, PushOptions
 from sealfs.dataset.trust import TrustStore
-from sealfs.enclave import launch, results
+from sealfs.enclave import launch
 from sealfs.keys import Identity
 from sealfs.store.local import LocalStore
 
@@ -46,8 +46,8 @@ def main(folder: Path) -> int:
         Push(plain, store, identity, TrustStore(folder / "trust"), PushOptions()).run()
     command = [
         *(sys.executable, "-m", launch.__name__, "--identity-fd", "0", "--signer", str(identity.signer)),
-        *("--data", f"{(folder / 'store').as_uri()}:{mount}", "--"),
-        *(str(Path(results.__file__)), "--out", f"{(folder / 'results').as_uri()}:{folder / 'out'}"),
+        *("--data", f"{(folder / 'store').as_uri()}:{mount}"),
+        *("--out", f"{(folder / 'results').as_uri()}:{folder / 'out'}"),
         *("--out-recipient", str(identity.recipient), "--", str(script), str(mount), str(folder / "out")),
     ]
     environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "TMPDIR": str(folder)}

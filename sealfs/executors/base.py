@@ -16,48 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from sealfs.errors import ExecutorError, UsageError
+from sealfs.placement import DataMount, Output
 
 GROUP = "sealfs.executors"
-
-
-@dataclass(frozen=True, slots=True)
-class DataMount:
-    """A dataset of a run.
-
-    Attributes:
-        address: Where it lies, without a version.
-        version: Which version; None for the newest.
-        path: Absolute path at which the workload sees it.
-    """
-
-    address: str
-    version: int | None
-    path: str
-
-    @property
-    def uri(self) -> str:
-        """Address and version as the user wrote them."""
-        return self.address if self.version is None else f"{self.address}@{self.version}"
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Where results go.
-
-    Attributes:
-        address: Where they are sealed to.
-        path: Absolute path at which the workload writes them.
-        recipients: Recipient strings of who can open them.
-        interval: Seconds between snapshots.
-    """
-
-    address: str
-    path: str
-    recipients: tuple[str, ...]
-    interval: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +32,17 @@ class Job:
         datasets: What it reads.
         output: What it writes; None if it writes no results.
         command: What the user wants run.
-        identity: The identity file; None where nothing is to be opened.
+        keys: What kind of keys the launcher is handed, by descriptor.
         preload: Whether datasets are attached in the process, by the launcher.
         enclave: The folder that `sealfs measure` filled; None for executors that need none.
-        signer: Signer string of whom to believe; None for whom this user believes already.
     """
 
     datasets: tuple[DataMount, ...]
     output: Output | None
     command: tuple[str, ...]
-    identity: Path | None = None
+    keys: Literal["identity", "test-keys"] = "identity"
     preload: bool = True
     enclave: Path | None = None
-    signer: str | None = None
 
 
 class Executor(Protocol):

@@ -1,4 +1,4 @@
-"""How the launcher is called that attaches datasets in the process: the one place that knows its command line.
+"""How the launcher is called that attaches datasets in the process: the one place that writes its command line.
 
 Threading: stateless.
 """
@@ -8,32 +8,26 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import sealfs
+from sealfs.enclave.launch import is_script
 from sealfs.errors import ExecutorError
-from sealfs.executors.base import DataMount, Job
+from sealfs.executors.base import Job
+from sealfs.placement import Output
 
 if TYPE_CHECKING:
     from sealfs.enclave.collected import Collected
 
 LAUNCHER = "sealfs.enclave.launch"
-IDENTITY_FD = 197  # far from what programs use; shells that know only one digit are not asked
-_RESULTS = Path(sealfs.__file__).parent / "enclave" / "results.py"
+SECRETS_FD = 197  # far from what programs use; shells that know only one digit are not asked
 _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
 
 
 def native_command(job: Job) -> Sequence[str]:
-    """Return the command line that runs a job natively; the identity comes by descriptor `IDENTITY_FD`."""
-    signer = ["--signer", job.signer] if job.signer else []
-    return [
-        *(sys.executable, "-m", LAUNCHER, "--identity-fd", str(IDENTITY_FD)),
-        *signer,
-        *_data(job.datasets),
-        "--",
-        *job.command,
-    ]
+    """Return the command line that runs a job natively; the keys come by descriptor `SECRETS_FD`."""
+    return [sys.executable, "-m", LAUNCHER, *_data(job, SECRETS_FD), "--", *job.command]
 
 
 def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
@@ -42,21 +36,18 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     Raises:
         ExecutorError: Results of something else than a Python script: whoever writes them has to seal them.
     """
-    inside = [DataMount(f"file:///ciphertext/{n}", None, data.path) for n, data in enumerate(job.datasets)]
+    inside = tuple(replace(data, address=f"file:///ciphertext/{n}") for n, data in enumerate(job.datasets))
     command = list(job.command)
     if len(command) > 1 and _PYTHON.fullmatch(command[0]) and command[1].endswith(".py"):
         del command[0]  # the launcher's own interpreter runs it
+    options = _data(replace(job, datasets=inside), 0)
     if job.output is not None:
-        if not command[0].endswith(".py"):
+        if not is_script(command):
             raise ExecutorError(
                 f"in an enclave '{command[0]}' can have no results", "only a Python script's: python SCRIPT.py ..."
             )
-        recipients = [word for recipient in job.output.recipients for word in ("--out-recipient", recipient)]
-        out = f"file:///results:{job.output.path}"
-        interval = f"{job.output.interval:g}"
-        command = [str(_RESULTS), "--out", out, *recipients, "--out-interval", interval, "--", *command]
-    signer = ["--signer", collected.signer] if collected.signer else []
-    return [collected.python, "-m", LAUNCHER, "--identity-fd", "0", *signer, *_data(inside), "--", *command]
+        options += _out(replace(job.output, address="file:///results"))
+    return [collected.python, "-m", LAUNCHER, *options, "--", *command]
 
 
 def rehearsal_command(folder: Path) -> Sequence[str]:
@@ -64,5 +55,19 @@ def rehearsal_command(folder: Path) -> Sequence[str]:
     return [sys.executable, "-m", "sealfs.enclave.rehearsal", str(folder)]
 
 
-def _data(datasets: Sequence[DataMount]) -> list[str]:
-    return [word for data in datasets for word in ("--data", f"{data.uri}:{data.path}")]
+def _data(job: Job, descriptor: int) -> list[str]:
+    if not job.datasets:
+        return []
+    words = [{"identity": "--identity-fd", "test-keys": "--keys-fd"}[job.keys], str(descriptor)]
+    for data in job.datasets:
+        words += ["--data", str(data)]
+        if data.signer is not None:
+            words += ["--signer", f"{data.path}={data.signer}"]
+    return words
+
+
+def _out(output: Output) -> list[str]:
+    words = ["--out", f"{output.address}:{output.path}"]
+    for recipient in output.recipients:
+        words += ["--out-recipient", recipient]
+    return [*words, "--out-interval", f"{output.interval:g}"]

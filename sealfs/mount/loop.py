@@ -120,9 +120,9 @@ class Loop:
 
     def _start_thread(self) -> None:
         thread = threading.Thread(target=self._follow, name="sealfs-fuse", daemon=True)
-        with self._count_lock:
+        with self._count_lock:  # nobody may find it, and join it, before it has started
+            thread.start()
             self._threads.add(thread)
-        thread.start()
 
     def _follow(self) -> None:
         buffer = ctypes.create_string_buffer(_FUSE_BUF_SIZE)  # its memory is libfuse's, kept between requests
@@ -170,16 +170,20 @@ class Loop:
                     return
                 _fuse_invalidate_path(self._fuse, path)
 
-        self._forgetting = threading.Thread(target=invalidate, name="sealfs-forget", daemon=True)
-        self._forgetting.start()
+        thread = threading.Thread(target=invalidate, name="sealfs-forget", daemon=True)
+        with self._count_lock:
+            thread.start()
+            self._forgetting = thread
 
     def stop(self, patience: float = 2.0) -> None:
         """Unmount, lazily if files are still open, and wait for the threads, in all `patience` seconds."""
         self._stopping.set()
         if self._fuse is None:
             return
-        if self._forgetting is not None:
-            self._forgetting.join(_LONGEST_FORGETTING)
+        with self._count_lock:
+            forgetting = self._forgetting  # one that starts later sees that we are stopping
+        if forgetting is not None:
+            forgetting.join(_LONGEST_FORGETTING)
         _session_exit(self._session)
         _fuse_unmount(self._fuse)
         self.ended.set()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from commands import Sealfs
+from servers import moto_server
 
 from sealfs.executors.launcher import LAUNCHER
 from sealfs.keys import Identity
@@ -142,7 +143,11 @@ def test_failing_trial(sealfs: Sealfs, project: Path, tools: str) -> None:
 def test_refused(sealfs: Sealfs, project: Path, tmp_path: Path) -> None:
     ran = tmp_path / "ran"
     sealfs("measure", *options("native"), "--", "touch", ran, code=2)
-    sealfs("measure", *options(), "--data", f"{tmp_path}/store:/data", "--", "touch", ran, code=2)
+    data = ["--data", f"{tmp_path}/one:/one", "--data", f"{tmp_path}/two:/two"]
+    sealfs("measure", *options(), *data, "--", "touch", ran, code=2)
+    signer = sealfs.identity_path.with_name("identity.pub")
+    ended = sealfs("measure", *options(), *data, "--signer", f"/one={signer}", "--", "touch", ran, code=2)
+    assert "--signer /two=KEY" in ended.stderr
     sealfs("measure", *options(), "--out", f"{tmp_path}/store:/out", "--", "touch", ran, code=2)
     sealfs("measure", *options(), "--enclave-size", "lots", "--", "touch", ran, code=2)
     sealfs("measure", "--executor", "gramine_sgx", "--", "touch", ran, code=2)
@@ -166,7 +171,7 @@ def test_run_starts_what_was_measured_and_nothing_else(
     sealfs("measure", *job, "--trial", f"{sys.executable} train.py", *command, env={"PATH": tools})
     ended = sealfs("run", *job, *command, env={"PATH": tools}, code=17)
     said = json.loads(ended.lines[-1])
-    assert said["stdin"].startswith("# sealfs identity")
+    assert said["stdin"].startswith("sealfs-identity-1:")
     assert said["argv"][-2:] == ["--", "train.py"]
     assert said["ciphertext"] == {"0": sorted(["head", "indexes", "keyrings", "packs", "snapshots"])}
     assert (results / "came-from-the-enclave").exists()
@@ -175,6 +180,34 @@ def test_run_starts_what_was_measured_and_nothing_else(
     assert "was made for another run: its workload.manifest.template differs" in other.stderr
     dry = sealfs("run", *job, "--dry-run", *command, env={"PATH": tools})
     assert dry.lines[-2:] == [f"cd {project / 'enclave'}", "gramine-sgx workload"]
+
+
+@needs_launcher
+@pytest.mark.slow
+def test_results_to_an_object_store(sealfs: Sealfs, project: Path, tools: str, tmp_path: Path) -> None:
+    """The enclave seals to a folder of the host, and the host, which has the credentials, takes it on."""
+    (project / "model").mkdir()
+    (project / "model" / "weights").write_text("trained")
+    sealfs("push", project / "model", tmp_path / "sealed")
+    copy = f"import shutil; shutil.copytree({str(tmp_path / 'sealed')!r}, 'results', dirs_exist_ok=True)"
+    (tmp_path / "tools" / "gramine-sgx").write_text(f"#!{sys.executable}\n{copy}")
+    public = sealfs.identity_path.with_name("identity.pub")
+    with moto_server() as server:
+        server.create_bucket("bucket")
+        env = {"PATH": tools, **server.environment()}
+        job = [*options(), "--out", f"s3://bucket/results:{tmp_path / 'out'}", "--out-recipient", public]
+        command = ["--", "python", "train.py"]
+        sealfs("measure", *job, "--trial", f"{sys.executable} train.py", *command, env=env)
+        sealfs("run", *job, *command, env=env)
+        assert sealfs("cat", "s3://bucket/results", "weights", env=env).text == "trained"
+        assert not list((project / "enclave").glob("results*")), "left behind although it was copied"
+        taken = sealfs("run", *job, *command, env=env, code=2)
+        assert "a dataset at s3://bucket/results already" in taken.stderr
+        env["AWS_SECRET_ACCESS_KEY"] = ""
+        env["AWS_ACCESS_KEY_ID"] = ""
+        without = sealfs("run", *job, *command, env=env, code=7)
+        assert "credentials" in without.stderr.lower()
+    assert not list((project / "enclave").glob("results*"))
 
 
 def test_lint(sealfs: Sealfs, tmp_path: Path) -> None:

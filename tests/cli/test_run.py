@@ -11,9 +11,13 @@ from pathlib import Path
 import pytest
 from commands import PATIENCE, Outcome, Sealfs, end, flip_bit, objects, python, runs, wait_for
 
+from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import INTEGRITY_EXIT, LIBRARY
-from sealfs.keys import Identity
+from sealfs.enclave.keysource import write_preshared_keys
+from sealfs.keys import Identity, load_identity
 from sealfs.mount.points import mounted_type
+from sealfs.store.local import LocalStore
 
 MARK = b"PLAINTEXT-THAT-MUST-NOT-LEAVE"
 
@@ -393,11 +397,51 @@ for name in os.listdir("/proc/self/fd"):
 
 
 @preload
-def test_preload_locked_identity(provider: Sealfs, pushed: Path, data: Path, tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    Identity.generate().save(locked, "passphrase")
-    ended = provider("run", "-i", locked, "--data", f"{pushed}:{data}", "--", "true", code=4)
+@pytest.mark.parametrize("attach", ["preload", "fuse"])
+def test_locked_identity(provider: Sealfs, pushed: Path, data: Path, tmp_path: Path, attach: str) -> None:
+    locked, word = tmp_path / "locked", tmp_path / "word"
+    load_identity(provider.identity_path).save(locked, "passphrase")
+    words = ["run", "-i", locked, "--attach", attach, "--data", f"{pushed}:{data}", "--", "cat", data / "new"]
+    ended = provider(*words, code=4)
     assert "locked" in ended.stderr
+    word.write_text("wrong\n")
+    ended = provider(*words, env={"SEALFS_PASSPHRASE_FILE": str(word)}, code=4)
+    assert "wrong passphrase" in ended.stderr
+    word.write_text("passphrase\n")
+    assert provider(*words, env={"SEALFS_PASSPHRASE_FILE": str(word)}).text == "second version"
+
+
+@preload
+@pytest.mark.parametrize("attach", ["preload", "fuse"])
+def test_preshared_keys_need_no_identity(
+    provider: Sealfs, pushed: Path, data: Path, tmp_path: Path, attach: str
+) -> None:
+    keys = Dataset.open(LocalStore(pushed), TrustStore(tmp_path / "trust")).keys(
+        load_identity(provider.identity_path)
+    )
+    write_preshared_keys(tmp_path / "keys", [keys])
+    nobody = Sealfs(tmp_path / "nobody")
+    words = ["run", "--attach", attach, "--data", f"{pushed}:{data}"]
+    assert nobody(*words, "--test-keys", tmp_path / "keys", "--", "cat", data / "new").text == "second version"
+    nobody(*words, "--", "true", code=4)
+
+
+@preload
+@pytest.mark.parametrize("attach", ["preload", "fuse"])
+def test_signers_and_versions(provider: Sealfs, pushed: Path, data: Path, tmp_path: Path, attach: str) -> None:
+    stranger = Sealfs(tmp_path / "stranger", Identity.generate())
+    snapshot = provider("stat", "--json", f"{pushed}@1").json["snapshot"]
+    newcomer = Sealfs(tmp_path / "newcomer")
+    words = ["run", "-i", provider.identity_path, "--attach", attach, "--data", f"{pushed}@{snapshot}:{data}"]
+    mine, theirs = (who.identity_path.with_name("identity.pub") for who in (provider, stranger))
+    show = ["--", "ls", data]
+    newcomer(*words, "--signer", theirs, *show, code=6)
+    newcomer(*words, "--signer", mine, "--signer", f"{data}={theirs}", *show, code=6)
+    newcomer(*words, "--signer", f"{data}={theirs}", "--signer", f"{data}={mine}", *show, code=2)
+    newcomer(*words, "--signer", f"/elsewhere={mine}", *show, code=2)
+    ended = newcomer(*words, "--signer", theirs, "--signer", f"{data}={mine}", *show)
+    assert len(ended.lines) == 20
+    assert "first use" not in ended.stderr
 
 
 @pytest.mark.skipif(LIBRARY.exists(), reason="libsealfs.so is there")

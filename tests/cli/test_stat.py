@@ -16,8 +16,11 @@ def test_dataset_needs_no_key(sealfs: InProcess, pushed: Path, tmp_path: Path) -
     assert told["signer"].startswith("sealfs-signer-1:")
     assert set(told) == {
         *("uri", "dataset", "version", "newest", "time", "signer", "epoch", "segment length", "packs"),
-        *("ciphertext", "recipient"),
+        *("snapshot", "ciphertext", "recipient"),
     }
+    digest = told["snapshot"].removeprefix("sha256:")
+    assert operator("stat", "--json", f"{pushed}@sha256:{digest}").json == told
+    operator("stat", f"{pushed}@sha256:{'00' * 32}", code=3)
 
 
 def test_path(sealfs: InProcess, pushed: Path) -> None:

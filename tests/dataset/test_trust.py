@@ -13,11 +13,11 @@ from securesystemslib.dsse import Envelope
 
 from dataset.tools import names, opened, push, state_of_folder, state_of_view
 from sealfs.dataset.dataset import Dataset
-from sealfs.dataset.fields import canonical_json
 from sealfs.dataset.objects import HEAD, SNAPSHOTS, ObjectRef
 from sealfs.dataset.snapshot import PAYLOAD_TYPE, Head
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import FormatError, IntegrityError, LocalIOError, NotADatasetError, TrustError
+from sealfs.fields import canonical_json
 from sealfs.keys import Identity
 from sealfs.store.local import LocalStore
 

@@ -115,7 +115,7 @@ def test_names_that_no_manifest_can_hold(tmp_path: Path) -> None:
 
 
 def test_saved_and_loaded(project: Path, tmp_path: Path) -> None:
-    collected = Collected.here([str(project / "train.py")], "signer", 2, "8G")
+    collected = Collected.here([str(project / "train.py")], 2, "8G")
     collected.save(tmp_path)
     assert Collected.load(tmp_path) == collected
     (tmp_path / "collected.json").write_text('{"format": 2}')

@@ -311,7 +311,7 @@ def test_store_that_comes_back_in_time(
     sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("sealfs.enclave.output._PAUSE", 0.1)
+    monkeypatch.setattr("sealfs.periodic._PAUSE", 0.1)
     store = Switched(local_store)
     output = sealer(cast(ObjectStore, store), patience=60.0)
     output.start()

@@ -12,7 +12,7 @@ import pytest
 from dataset.tools import opened, read
 
 from sealfs.dataset.trust import TrustStore
-from sealfs.enclave import results
+from sealfs.executors.launcher import LAUNCHER
 from sealfs.keys import Identity
 from sealfs.store.local import LocalStore
 from sealfs.vfs import View
@@ -31,7 +31,7 @@ def run(
     path.write_text(script)
     (tmp_path / "beside.py").write_text("value = 5")
     options = ["--out", f"{tmp_path / 'store'}:{out}", "--out-recipient", str(identity.recipient)]
-    command = [sys.executable, results.__file__, *options, "--", str(path), *arguments]
+    command = [sys.executable, "-m", LAUNCHER, *options, "--", str(path), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 

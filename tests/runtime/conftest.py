@@ -65,10 +65,22 @@ class Sealed:
             keys = dataset.keys(self.identity)
             return dataset, keys, dataset.index(keys)
 
-    def run(
+    def run(self, *command: object, **how: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program to its end; see `start`."""
+        timeout = how.pop("timeout", 280)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        with self.start(*command, **(pipes | how)) as process:
+            try:
+                out, err = process.communicate(timeout=timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def start(
         self, *command: object, options: tuple[str, ...] = (), under: tuple[Path, ...] = (), **how: Any
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a program through the launcher, and that under other programs."""
+    ) -> subprocess.Popen[Any]:
+        """Start a program through the launcher, and that under other programs."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(RUNTIME.parent),
@@ -77,14 +89,13 @@ class Sealed:
             "XDG_STATE_HOME": str(self.home / "state"),
         }
         environment.update(how.pop("env", {}))
-        how.setdefault("timeout", 280)
         data = f"{self.store}:{self.mount}"
         launch = [*under, sys.executable, "-m", "sealfs.enclave.launch", "--data", data, *options]
         with open(self.home / "identity") as identity:
             number = identity.fileno()
-            return subprocess.run(
+            return subprocess.Popen(
                 [*launch, "--identity-fd", str(number), "--", *map(str, command)],
-                pass_fds=[number], env=environment, capture_output=True, text=True, check=False, **how,
+                pass_fds=[number], env=environment, **how,
             )  # fmt: skip
 
     def python(self, code: str, *args: object, **how: Any) -> subprocess.CompletedProcess[str]:

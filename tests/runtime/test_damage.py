@@ -109,19 +109,6 @@ def test_missing_pack(copied: Sealed) -> None:
     assert (done.returncode, done.stdout) == (INTEGRITY_EXIT, ""), done.stderr
 
 
-def test_a_worker_process_ends_too(copied: Sealed) -> None:
-    flip(copied, b"bin/large.bin", 9 << 20)
-    code = """
-import os
-pid = os.fork()
-if pid == 0:
-    open(M + "/bin/large.bin", "rb").read()
-    os._exit(0)
-print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"""
-    assert copied.python(code).stdout == f"{INTEGRITY_EXIT}\n"
-
-
 def test_who_goes_past_the_library_finds_nothing(sealed: Sealed) -> None:
     """Raw system calls and static programs see an empty folder and unreadable descriptors, not zeros."""
     code = """

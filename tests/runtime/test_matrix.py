@@ -1,6 +1,5 @@
-"""What libraries say about sealed files must be what they say about plain ones."""
+"""What programs and libraries say about sealed files must be what they say about plain ones."""
 
-# ruff: noqa: E501 - tables and pieces of programs
 from __future__ import annotations
 
 import importlib.util
@@ -13,64 +12,84 @@ from typing import Any
 
 import pytest
 
-from runtime.conftest import Sealed
-from runtime.probe import CASES
+from runtime.conftest import Sealed, seal
+from runtime.library_files import make_library_files
+from runtime.probes.all import CASES, NEEDS
 
-PROBE = Path(__file__).with_name("probe.py")
-NEEDS = {"opencv": "cv2", "pandas": "pandas", "pyarrow": "pyarrow", "hdf5": "h5py", "lmdb": "lmdb", "safetensors": "safetensors",
-         "tifffile": "tifffile"}  # fmt: skip
-AVAILABLE = [name for name in CASES if importlib.util.find_spec(NEEDS.get(name, "os")) is not None]
-REAL_FILES = [name for name in AVAILABLE if name not in {"shells", "pools", "close_storms"}]
+RUN = Path(__file__).with_name("probes") / "run.py"
+TESTS = RUN.parents[2]
+FILES = [name for name in CASES if name not in NEEDS]
+LIBRARIES = [
+    name for name in CASES if NEEDS.get(name, "paddle") != "paddle" and importlib.util.find_spec(NEEDS[name])
+]
+FRAMEWORKS = [name for name in CASES if NEEDS.get(name) == "paddle" and importlib.util.find_spec("paddle")]
+REAL_FILES = [name for name in FILES if name not in {"shells", "pools", "close_storms"}]
+PATHS = {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
+Answers = dict[str, Any]
 
 
-def answers(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def answers(done: subprocess.CompletedProcess[str]) -> Answers:
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(json.loads(done.stdout))
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def on_plain_files(folder: Path, names: list[str]) -> Answers:
+    """Run cases on plain files; none of them may fail there."""
+    done = subprocess.run(
+        [sys.executable, RUN, folder, *names],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | PATHS,
+    )
+    found = answers(done)
+    assert not {name: value for name, value in found.items() if isinstance(value, str) and "Error" in value}
+    return found
+
+
+def on_sealed_files(sealed: Sealed, names: list[str], *options: str, under: tuple[Path, ...] = ()) -> Answers:
+    return answers(sealed.run(RUN, sealed.mount, *names, options=options, under=under, env=PATHS))
 
 
 @pytest.fixture(scope="module")
-def expected(plain: Path) -> dict[str, Any]:
-    environment = {**os.environ, "PYTHONPATH": str(PROBE.parents[2])}
-    command = [sys.executable, PROBE, plain, *AVAILABLE]
-    return answers(subprocess.run(command, capture_output=True, text=True, check=False, env=environment))
+def expected(plain: Path) -> Answers:
+    return on_plain_files(plain, FILES)
 
 
 @pytest.fixture(scope="module")
-def served(sealed: Sealed) -> dict[str, Any]:
-    return answers(sealed.run(PROBE, sealed.mount, *AVAILABLE))
+def served(sealed: Sealed) -> Answers:
+    return on_sealed_files(sealed, FILES)
 
 
 @pytest.fixture(scope="module")
-def served_as_real_files(sealed: Sealed) -> dict[str, Any]:
-    return answers(sealed.run(PROBE, sealed.mount, *REAL_FILES, options=("--real-files",)))
+def served_as_real_files(sealed: Sealed) -> Answers:
+    return on_sealed_files(sealed, REAL_FILES, "--real-files")
 
 
-@pytest.fixture(scope="module")
-def served_without(sealed: Sealed, without: Path) -> dict[str, Any]:
-    return answers(sealed.run(PROBE, sealed.mount, *AVAILABLE, under=(without,)))
-
-
-@pytest.fixture(scope="module")
-def served_as_real_files_without(sealed: Sealed, without: Path) -> dict[str, Any]:
-    return answers(sealed.run(PROBE, sealed.mount, *REAL_FILES, options=("--real-files",), under=(without,)))
-
-
-@pytest.mark.parametrize("name", AVAILABLE)
-def test_same_as_plain(name: str, expected: dict[str, Any], served: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", FILES)
+def test_same_as_plain(name: str, expected: Answers, served: Answers) -> None:
     assert served[name] == expected[name]
 
 
 @pytest.mark.parametrize("name", REAL_FILES)
-def test_real_files_same_as_plain(
-    name: str, expected: dict[str, Any], served_as_real_files: dict[str, Any]
-) -> None:
+def test_real_files_same_as_plain(name: str, expected: Answers, served_as_real_files: Answers) -> None:
     assert served_as_real_files[name] == expected[name]
 
 
+@pytest.fixture(scope="module")
+def served_without(sealed: Sealed, without: Path) -> Answers:
+    return on_sealed_files(sealed, FILES, under=(without,))
+
+
+@pytest.fixture(scope="module")
+def served_as_real_files_without(sealed: Sealed, without: Path) -> Answers:
+    return on_sealed_files(sealed, REAL_FILES, "--real-files", under=(without,))
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", AVAILABLE)
+@pytest.mark.parametrize("name", FILES)
 def test_same_on_a_kernel_that_lacks_what_gramine_lacks(
-    name: str, expected: dict[str, Any], served_without: dict[str, Any]
+    name: str, expected: Answers, served_without: Answers
 ) -> None:
     assert served_without[name] == expected[name]
 
@@ -78,11 +97,41 @@ def test_same_on_a_kernel_that_lacks_what_gramine_lacks(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_real_files_on_a_kernel_that_lacks_what_gramine_lacks(
-    name: str, expected: dict[str, Any], served_as_real_files_without: dict[str, Any]
+    name: str, expected: Answers, served_as_real_files_without: Answers
 ) -> None:
     assert served_as_real_files_without[name] == expected[name]
 
 
-def test_no_case_fails_on_plain_files(expected: dict[str, Any]) -> None:
-    failed = {name: value for name, value in expected.items() if isinstance(value, str) and "Error" in value}
-    assert not failed
+@pytest.fixture(scope="module")
+def library_files(tmp_path_factory: pytest.TempPathFactory) -> Sealed:
+    folder = tmp_path_factory.mktemp("libraries")
+    make_library_files(folder / "plain")
+    return seal(folder, folder / "plain")
+
+
+@pytest.fixture(scope="module")
+def from_libraries(library_files: Sealed) -> tuple[Answers, Answers, Answers]:
+    return (
+        on_plain_files(library_files.plain, LIBRARIES),
+        on_sealed_files(library_files, LIBRARIES),
+        on_sealed_files(library_files, LIBRARIES, "--real-files"),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_libraries(name: str, from_libraries: tuple[Answers, Answers, Answers]) -> None:
+    expected, served, served_as_real_files = (answer[name] for answer in from_libraries)
+    assert served == expected
+    assert served_as_real_files == expected
+
+
+@pytest.mark.slow
+def test_frameworks(tmp_path: Path) -> None:
+    if not FRAMEWORKS:
+        pytest.skip("no PaddlePaddle")
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    command = [sys.executable, "-m", "runtime.probes.frameworks", plain]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | PATHS, cwd=tmp_path)
+    assert on_sealed_files(seal(tmp_path, plain), FRAMEWORKS) == on_plain_files(plain, FRAMEWORKS)

@@ -88,6 +88,9 @@ def test_fuzzing(sealed: Sealed, tmp_path: Path) -> None:
     seeds.mkdir()
     (seeds / "index").write_bytes(b"\0" + bytes(index.data))
     (seeds / "floe").write_bytes(b"\1" + next((sealed.store / "packs").iterdir()).read_bytes()[:200])
-    command = [RUNTIME / "build/fuzz", "-max_total_time=20", "-max_len=65536", "-rss_limit_mb=1024", seeds]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    limits = ["-max_len=65536", "-malloc_limit_mb=8", "-rss_limit_mb=1024"]
+    command = [RUNTIME / "build/fuzz", "-max_total_time=20", *limits, seeds]
+    # freed memory that ASan keeps back counts as well
+    environment = {**os.environ, "ASAN_OPTIONS": "quarantine_size_mb=32"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -55,10 +55,13 @@ def test_quick_run_measures_everything(env: dict[str, str]) -> None:
     absent = report["left_out"]
     assert ("paddle_epoch" in rows) != ("paddle_epoch" in absent)
     assert ("s3_small" in rows) != ("S3" in absent)
+    assert report["cipher"] in {"openssl", "ipsec-mb"}
+    assert {target["row"] for target in report["in_process_targets"]} <= rows.keys()
+    assert ("in-process" in absent) == (not report["in_process_targets"])
     for row in rows.values():
         assert {"plain folder", "sealfs"} <= row["contenders"].keys()
         if not row["key"].startswith("s3"):
-            assert {"gocryptfs", "rclone crypt"} <= row["contenders"].keys() | absent.keys()
+            assert {"gocryptfs", "rclone crypt", "tmpfs", "in-process"} <= row["contenders"].keys() | absent.keys()
         for contender in row["contenders"].values():
             assert len(contender["rounds"]) == report["size"]["rounds"]
             assert min(contender["rounds"]) > 0

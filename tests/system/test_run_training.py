@@ -12,7 +12,6 @@ import pytest
 from commands import Sealfs
 from servers import moto_server
 
-from sealfs.enclave import results
 from sealfs.enclave.attach import LIBRARY
 from sealfs.executors.launcher import LAUNCHER
 from sealfs.keys import Identity
@@ -89,7 +88,7 @@ def test_all_in_one_process_as_in_an_enclave(tmp_path: Path) -> None:
         out = Path(memory) / "out"
         command = [
             *(sys.executable, "-m", LAUNCHER, "--identity-fd", "0", "--signer", str(identity.signer)),
-            *("--data", f"{(tmp_path / 'store').as_uri()}:{data}", "--", results.__file__),
+            *("--data", f"{(tmp_path / 'store').as_uri()}@1:{data}"),
             *(
                 "--out",
                 f"{(tmp_path / 'results').as_uri()}:{out}",

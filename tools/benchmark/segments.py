@@ -18,29 +18,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import (
-    BIG,
-    MIB,
-    OUTPUT,
-    RANDOM_SIZE,
-    SMALL_SIZE,
-    BenchError,
-    Sealfs,
-    Size,
-    handle_signals,
-    make_data,
-    raise_priority,
-    read_at_random,
-    read_files,
-    read_through,
-    small_paths,
-    warm,
-)
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from benchmark.common import BIG, MIB, OUTPUT, RANDOM_SIZE, SMALL_SIZE, BenchError, Size, console
+from benchmark.contenders import Sealfs
+from benchmark.data import make_data, small_paths, warm
+from benchmark.processes import handle_signals, raise_priority
+from benchmark.reading import read_at_random, read_files, read_through
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.keys import load_identity
@@ -52,7 +39,6 @@ LENGTHS = [length << 10 for length in (16, 32, 64, 128, 256, 512, 1024)]
 REFERENCE = 64 << 10
 FULL = Size(big=512 * MIB, small=10_000, images=0, random_reads=4000, remote=0, rounds=5)
 QUICK = Size(big=64 * MIB, small=1_000, images=0, random_reads=1000, remote=0, rounds=3)
-console = Console(stderr=True, highlight=False)
 
 
 class Sample:

@@ -1,0 +1,78 @@
+"""Evidence as it travels, and who can make it here.
+
+Threading: immutable; a provider is for one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from sealfs.attestation.canonical import Members, parse_json
+
+KINDS = ("sgx", "tdx", "snp", "tpm", "sealfs-runner", "sample")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What an environment offers as proof.
+
+    Attributes:
+        tee: Its kind, by KBS's name ("sgx", "tdx", "snp", "tpm", "sample") or ours ("sealfs-runner").
+        body: The JSON object that is sent as "tee-evidence"; what is in it is the matter of the kind's verifier.
+    """
+
+    tee: str
+    body: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON object with both, as files hold it for `sealfs policy check`."""
+        return {"tee": self.tee, "tee-evidence": dict(self.body)}
+
+    @classmethod
+    def parse(cls, data: bytes) -> Evidence:
+        """Read such a file.
+
+        Raises:
+            DocumentError: It is none.
+        """
+        what = "the evidence"
+        document = parse_json(data, what)
+        members = Members(document, what).only("tee", "tee-evidence")
+        members.object("tee-evidence")
+        return cls(members.text("tee", r"[a-z0-9-]{1,40}"), document["tee-evidence"])
+
+
+class EvidenceProvider(Protocol):
+    """Makes evidence of one kind about the environment that it runs in."""
+
+    tee: str
+
+    def collect(self, report_data: bytes) -> Evidence:
+        """Return evidence that is bound to 64 bytes.
+
+        Raises:
+            EvidenceError: The hardware or its driver refused.
+        """
+
+
+def detect(root: Path = Path("/")) -> EvidenceProvider | None:
+    """Return the strongest provider that this environment has; None if it can prove nothing. Never `sample`.
+
+    Args:
+        root: Where /dev and /sys are; tests have a folder that stands in for hardware.
+    """
+    from sealfs.attestation.gramine import GramineProvider  # noqa: PLC0415 - which know what evidence is
+    from sealfs.attestation.tpm import TpmProvider  # noqa: PLC0415
+    from sealfs.attestation.tsm import TsmProvider  # noqa: PLC0415
+
+    enclave = GramineProvider(root)
+    if enclave.is_there():
+        return enclave
+    guest = TsmProvider.find(root)
+    if guest is not None:
+        return guest
+    chip = TpmProvider(root=root)
+    return chip if chip.is_there() else None

@@ -1,0 +1,126 @@
+"""The training entry points of real PaddlePaddle repositories, unmodified, through `sealfs run`.
+
+Their losses, metrics and saved weights are those of the plain run. See `repositories` for where they come from.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import Sealfs
+from system.repositories import REPOSITORIES, Repository, Training, numbers, weights
+
+from sealfs.enclave.attach import LIBRARY
+from sealfs.keys import Identity
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+ATTACH = [
+    pytest.param("fuse", marks=pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="no /dev/fuse")),
+    pytest.param("preload", marks=pytest.mark.skipif(not LIBRARY.exists(), reason="no libsealfs.so")),
+]
+each = pytest.mark.parametrize("repository", REPOSITORIES, ids=lambda repository: repository.name)
+preload = pytest.mark.skipif(not LIBRARY.exists(), reason="no libsealfs.so")
+
+Plain = Callable[[Repository, int, int], tuple[list[str], dict[str, str], Path]]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Plain:
+    """Returns what trains on plain files, each training once: its numbers, its weights, and the data."""
+    known: dict[tuple[str, int, int], tuple[list[str], dict[str, str], Path]] = {}
+
+    def train(repository: Repository, workers: int, stages: int) -> tuple[list[str], dict[str, str], Path]:
+        key = (repository.name, workers, stages)
+        if key not in known:
+            _ = repository.checkout
+            top = tmp_path_factory.mktemp("plain")
+            repository.make(top / "data")
+            log = ""
+            for stage in (1, 2) if stages == 2 else (0,):
+                run = Training(top / "data", top / "out", top / "config", workers, stage)
+                done = subprocess.run(
+                    repository.command(run), env={**os.environ, **repository.environment}, cwd=top, text=True,
+                    stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=600,
+                )  # fmt: skip
+                assert done.returncode == 0, done.stdout[-3000:]
+                log += done.stdout
+            known[key] = numbers(log), weights(top / "out"), top / "data"
+            assert len(known[key][0]) > 5, log
+            assert len(known[key][1]) > 1
+        return known[key]
+
+    return train
+
+
+class Trainer:
+    """Somebody who has a dataset sealed, and runs trainings on it."""
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.folder = folder
+        self.data, self.out, self.config = folder / "data", folder / "out", folder / "config"
+        self.data.mkdir()
+        self.sealfs = Sealfs(folder / "home", Identity.generate())
+        self.sealfs("push", source, folder / "store")
+
+    def run(self, repository: Repository, results: Path, command: list[str], *more: object) -> str:
+        """Run it, and return all that it said; its results are `results` then."""
+        job = ["--data", f"{self.folder / 'store'}:{self.data}", "--out", f"{results}:{self.out}", *more]
+        ended = self.sealfs("run", *job, "--", *command, env=repository.environment, cwd=self.folder, timeout=600)
+        return ended.text + ended.stderr
+
+    def pulled(self, results: Path) -> dict[str, str]:
+        """Return the weights among results."""
+        self.sealfs("pull", results, results.with_name(f"{results.name}-pulled"))
+        return weights(results.with_name(f"{results.name}-pulled"))
+
+
+@each
+@pytest.mark.parametrize("attach", ATTACH)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_losses_and_weights(
+    tmp_path: Path, plain: Plain, repository: Repository, workers: int, attach: str
+) -> None:
+    expected, saved, source = plain(repository, workers, 1)
+    trainer = Trainer(tmp_path, source)
+    command = repository.command(Training(trainer.data, trainer.out, trainer.config, workers))
+    log = trainer.run(repository, tmp_path / "results", command, "--attach", attach, "--out-interval", 2)
+    assert numbers(log) == expected
+    assert trainer.pulled(tmp_path / "results") == saved
+
+
+@each
+@pytest.mark.parametrize("attach", ATTACH)
+def test_reading_back_what_was_written(tmp_path: Path, plain: Plain, repository: Repository, attach: str) -> None:
+    """One run of two trainings, of which the second goes on from what the first has saved in memory."""
+    expected, saved, source = plain(repository, 0, 2)
+    trainer = Trainer(tmp_path, source)
+    stages = [Training(trainer.data, trainer.out, trainer.config, stage=stage) for stage in (1, 2)]
+    script = " && ".join(shlex.join(repository.command(stage)) for stage in stages)
+    log = trainer.run(repository, tmp_path / "results", ["sh", "-c", script], "--attach", attach)
+    assert numbers(log) == expected
+    assert trainer.pulled(tmp_path / "results") == saved
+
+
+@each
+@preload
+def test_going_on_from_sealed_results(tmp_path: Path, plain: Plain, repository: Repository) -> None:
+    """Of another run: they are a dataset as any other, believed by the signer that the run has printed."""
+    expected, saved, source = plain(repository, 0, 2)
+    trainer = Trainer(tmp_path, source)
+    first, second, start = tmp_path / "first", tmp_path / "second", tmp_path / "start"
+    start.mkdir()
+    command = repository.command(Training(trainer.data, trainer.out, trainer.config, stage=1))
+    log = trainer.run(repository, first, command)
+    signer = log.split("signed by ")[1].split()[0]
+    command = repository.command(Training(trainer.data, trainer.out, trainer.config, stage=2, start=start))
+    log += trainer.run(repository, second, command, "--data", f"{first}:{start}", "--signer", f"{start}={signer}")
+    assert numbers(log) == expected
+    last = trainer.pulled(second)
+    assert {path: saved[path] for path in last} == last
+    assert last

@@ -1,0 +1,43 @@
+"""Makes the files that are measured."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from pathlib import Path
+
+from benchmark.common import BIG, FOLDERS, MIB, ROOT, SMALL, SMALL_SIZE, VESSELS, Size
+from benchmark.processes import run
+
+
+def make_data(plain: Path, size: Size) -> None:
+    """Write what is measured: random bytes, and drawn images to train on."""
+    plain.mkdir()
+    with (plain / BIG).open("wb") as file:
+        for _ in range(size.big // MIB):
+            file.write(os.urandom(MIB))
+    paths = small_paths(size)
+    random.Random(1).shuffle(paths)  # directories list in no particular order
+    for folder in {path.parent for path in paths}:
+        (plain / folder).mkdir(parents=True)
+    for path in paths:
+        (plain / path).write_bytes(os.urandom(SMALL_SIZE))
+    if size.images:
+        run([sys.executable, ROOT / "examples" / "make_vessels.py", plain / VESSELS, "--count", size.images])
+
+
+def small_paths(size: Size) -> list[Path]:
+    """Return the paths of the small files."""
+    return [Path(SMALL, str(number % FOLDERS), f"{number:05}.bin") for number in range(size.small)]
+
+
+def warm(folder: Path) -> None:
+    """Bring all files into the page cache, and let the disk come to rest."""
+    os.sync()
+    buffer = bytearray(MIB)
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with open(os.path.join(parent, name), "rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
