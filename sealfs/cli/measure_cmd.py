@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,12 +24,16 @@ from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
 from sealfs.executors.base import Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import launcher_imports
+from sealfs.executors.launcher import rehearsal_command
 from sealfs.keys import Identity, Recipient, Signer
 from sealfs.placement import DataMount
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
-_TRIAL = {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the enclave; and what a trial compiles, the next would load
+_TRIAL = {  # as in the enclave, so that the same files are loaded
+    "PYTHONDONTWRITEBYTECODE": "1",  # what a trial compiles, the next would load
+    "LC_ALL": "C.UTF-8",
+    "LOCPATH": "/usr/lib/locale",
+}
 
 
 def _check_size(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -151,14 +156,16 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"the trial run failed with exit code {code}",
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
-    preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
-    code, also = collect(
-        launcher_imports(by_evidence=job.keys in ("attested", "runner")),
-        environment={**_TRIAL, **preloaded},
-        excludes=hidden,
-    )
+    by_evidence = job.keys in ("attested", "runner")
+    with tempfile.TemporaryDirectory(prefix="sealfs-rehearsal-") as folder:
+        rehearsal = rehearsal_command(Path(folder), by_evidence=by_evidence)
+        environment = {**_TRIAL, "LD_PRELOAD": str(LIBRARY)}
+        code, also = collect(rehearsal, environment=environment, excludes=[*hidden, f"{folder}/*"])
     if code:
-        raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
+        raise ExecutorError(
+            "the launcher does not run here",
+            f"try it: {shlex.join(rehearsal_command(Path('DIR'), by_evidence=by_evidence))}",
+        )
     return paths | also
 
 

@@ -17,7 +17,7 @@ from commands import Sealfs
 from system.repositories import REPOSITORIES, Repository, Training, numbers, weights
 
 from sealfs.enclave.attach import LIBRARY
-from sealfs.executors.launcher import LAUNCHER, launcher_imports
+from sealfs.executors.launcher import LAUNCHER
 from sealfs.keys import Identity, load_identity
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -135,9 +135,8 @@ def test_all_in_one_process_as_in_an_enclave(tmp_path: Path, plain: Plain, repos
     expected, saved, source = plain(repository, 2, 1)
     environment = {**os.environ, **repository.environment, "XDG_STATE_HOME": str(tmp_path / "state")}
     environment["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
-    imports = subprocess.run(
-        launcher_imports(python=repository.python), env=environment, capture_output=True, check=False
-    )
+    command = [repository.python, "-c", f"import {LAUNCHER}, sealfs.enclave.results"]
+    imports = subprocess.run(command, env=environment, capture_output=True, check=False)
     if imports.returncode:
         pytest.skip(f"{repository.python} has not what sealfs requires")
     trainer = Trainer(tmp_path, source)
