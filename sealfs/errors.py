@@ -146,6 +146,14 @@ class EvidenceError(SealfsError):
     default_hint = "'sealfs policy check' explains a verdict line by line"
 
 
+class ContractError(SealfsError):
+    """A contract does not allow this: not approved, not its time, no runs left, not by this party."""
+
+    exit_code = 15
+    errno = _errno.EACCES
+    default_hint = "'sealfs task status' says how it stands"
+
+
 class BrokerError(SealfsError):
     """A key broker could not be reached, is not the one it should be, or did not understand."""
 

@@ -35,8 +35,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 from servers import Server, moto_server, seaweedfs_server  # noqa: E402
 
+from sealfs.enclave.attach import LIBRARY  # noqa: E402
+
 BUCKET, DATASET = "demo", "vessels"
 URI = f"s3://{BUCKET}/{DATASET}"
+RESULTS = f"s3://{BUCKET}/model"
 PICTURE = ROOT / "demo-output" / "vessels.png"
 console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
 
@@ -86,6 +89,7 @@ def make_shell(folder: Path, server: Server) -> Shell:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "SEALFS_", "XDG_"))}
     env |= server.environment() | {"AWS_EC2_METADATA_DISABLED": "true"}
     env |= {f"XDG_{kind}_HOME": str(folder / f".{kind.lower()}") for kind in ("CONFIG", "STATE", "CACHE")}
+    env["PYTHONWARNINGS"] = "ignore"  # Paddle's, about compilers that nobody asks for here
     env["PATH"] = f"{Path(sys.executable).parent}:{env['PATH']}"
     for script in (ROOT / "examples").glob("*.py"):
         shutil.copy(script, folder)
@@ -233,9 +237,50 @@ def train(shell: Shell, folders: dict[str, str]) -> None:
     )
 
 
+def train_inside(shell: Shell, bucket: Bucket, plain: str) -> None:
+    """Train with the data attached in the training process and nowhere else, and with sealed results.
+
+    Args:
+        shell: Where.
+        bucket: Where the results go.
+        plain: Name of the folder whose training has printed the numbers that are expected.
+    """
+    if not LIBRARY.exists():
+        console.print("left out: it needs a C compiler and OpenSSL's headers (apt-get install gcc libssl-dev)")
+        return
+    data, out, pulled = shell.folder / "inside", shell.folder / "out", shell.folder / "pulled"
+    data.mkdir()
+    job = f"--data {URI}@1:{data} --out {RESULTS}:{out}"
+    script = f"python train_segmentation.py {data} --epochs 2 --workers 2 --save {out}"
+    printed, shown = [], set()
+    process = shell.start(f"sealfs run {job} -- {script}", stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        for line in process.stdout or ():
+            console.print(line.rstrip(), markup=False)
+            printed.append(line)
+            shown.update(data.iterdir())
+    finally:
+        process.terminate()  # it passes that on, and leaves nothing behind
+        process.wait()
+    expected = (shell.folder / f"{plain}.out").read_text().splitlines(keepends=True)
+    if process.returncode != 0:
+        raise DemoError(f"the training ended with exit code {process.returncode}")
+    claim(printed[:2] == expected[:2], "the same numbers once more, as far as it went", "the numbers differ")
+    claim(not shown, "and all the while the folder was empty for everybody else", f"everybody sees {shown}")
+    shell.run(f"sealfs pull {RESULTS} {pulled}")
+    weights = (pulled / "unet.pdparams").read_bytes()
+    samples = [weights[start : start + 16] for start in range(0, len(weights) - 16, 4096)]
+    everything = b"".join(bucket.read_all().values())
+    claim(
+        not out.exists() and not any(sample in everything for sample in samples),
+        "what it wrote was in memory, and is now in the bucket: sealed, for its owner to pull",
+        "the results are readable",
+    )
+
+
 def tamper(shell: Shell, bucket: Bucket) -> None:
     """Flip one bit in the largest object, and see it noticed."""
-    objects = bucket.read_all()
+    objects = {key: data for key, data in bucket.read_all().items() if key.startswith(f"{DATASET}/")}
     key = max(objects, key=lambda key: len(objects[key]))
     data = bytearray(objects[key])
     data[len(data) // 2] ^= 1
@@ -271,6 +316,9 @@ def show(stack: contextlib.ExitStack) -> None:
     heading("A script that knows nothing of sealfs trains on the plain folder and on the sealed dataset.")
     with mounted(shell, "sealed"):
         train(shell, {"plain folder": DATASET, "sealed in S3": "sealed"})
+
+    heading("As in an enclave: the data is inside the training process only, and the results come out sealed.")
+    train_inside(shell, bucket, DATASET)
 
     heading("Somebody changes a single bit in the storage.")
     tamper(shell, bucket)

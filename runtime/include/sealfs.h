@@ -30,6 +30,8 @@ extern "C" {
 #define SEALFS_ROOT 0u
 #define SEALFS_KEY_SIZE 32
 #define SEALFS_DATASET_ID_SIZE 16
+#define SEALFS_MAX_PATH 4096 /* bytes, with its zero */
+#define SEALFS_MAX_SOURCES 256
 #define SEALFS_EXIT_INTEGRITY 85 /* exit code of a process in which damage was found */
 #define SEALFS_DEFAULT_CACHE_BYTES (64u << 20)
 #define SEALFS_DEFAULT_WHOLE_FILE_LIMIT (8u << 20)
@@ -37,7 +39,15 @@ extern "C" {
 /* The FLOE key of one epoch's packs: key("pack", epoch) of docs/format.md. */
 struct sealfs_pack_key {
     uint32_t epoch;
+    uint32_t source; /* 0: packs of the dataset itself; N: of `sources[N - 1]` */
     uint8_t key[SEALFS_KEY_SIZE];
+};
+
+/* One of several datasets that make up a union. The union's index has epochs of its own, so that each pack's epoch
+ * says which dataset it is of, and which key opens it (sealfs/dataset/union.py). */
+struct sealfs_source {
+    uint8_t dataset[SEALFS_DATASET_ID_SIZE];
+    char objects_path[SEALFS_MAX_PATH]; /* the folder that holds its packs/ */
 };
 
 #define SEALFS_REAL_FILES 1u /* attach only: open always gives a file of the kernel with the decrypted bytes */
@@ -57,6 +67,8 @@ struct sealfs_options {
     uint64_t cache_bytes;      /* decrypted segments to keep; 0: SEALFS_DEFAULT_CACHE_BYTES */
     uint64_t whole_file_limit; /* files up to this size are authenticated at open; 0: the default above */
     uint32_t flags;            /* SEALFS_REAL_FILES */
+    uint32_t source_count;
+    const struct sealfs_source *sources; /* of a union; copied */
 };
 
 struct sealfs;

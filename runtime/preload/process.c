@@ -11,6 +11,7 @@
 #include "core.h"
 #include "descriptors.h"
 #include "family.h"
+#include "mappings.h"
 #include "real.h"
 #include "report.h"
 #include "semaphores.h"
@@ -22,6 +23,7 @@ static void before_fork(void) {
 
     descriptors_before_fork();
     streams_before_fork();
+    mappings_before_fork();
     semaphores_before_fork();
     for (unsigned i = 0; i < count; i++)
         reader_before_fork(&attachments[i].core->reader);
@@ -31,6 +33,7 @@ static void after_fork(bool child) {
     for (unsigned i = atomic_load(&attachment_count); i > 0; i--)
         reader_after_fork(&attachments[i - 1].core->reader);
     semaphores_after_fork();
+    mappings_after_fork();
     streams_after_fork();
     descriptors_after_fork(child);
     if (child) {
@@ -54,6 +57,7 @@ __attribute__((constructor)) static void start(void) {
     note_process();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     attach_inherited();
+    semaphores_inherit();
     family_join();
     errno = error;
 }
@@ -69,6 +73,28 @@ static bool overlap(const char *a, const char *b) {
     size_t length = strlen(a) < strlen(b) ? strlen(a) : strlen(b);
 
     return strncmp(a, b, length) == 0 && (a[length] == '\0' || a[length] == '/') && (b[length] == '\0' || b[length] == '/');
+}
+
+/* The sources of a union with their real paths, to be freed; NULL, and why. */
+static struct sealfs_source *real_sources(const struct sealfs_options *options, const char *mount, int *error) {
+    struct sealfs_source *sources = calloc(options->source_count + 1, sizeof *sources);
+    char objects[PATH_MAX];
+
+    *error = sources == NULL ? -ENOMEM : 0;
+    for (uint32_t i = 0; *error == 0 && i < options->source_count; i++) {
+        sources[i] = options->sources[i];
+        sources[i].objects_path[SEALFS_MAX_PATH - 1] = '\0';
+        if (REAL(realpath)(options->sources[i].objects_path, objects) == NULL)
+            *error = -errno;
+        else if (overlap(mount, objects))
+            *error = -EINVAL;
+        else
+            snprintf(sources[i].objects_path, sizeof sources[i].objects_path, "%s", objects);
+    }
+    if (*error == 0)
+        return sources;
+    free(sources);
+    return NULL;
 }
 
 /* 0 if the directory is empty, else a negative errno. */
@@ -92,7 +118,8 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
     struct sealfs_options wanted;
 
     if (options == NULL || options->struct_size != sizeof *options || options->mount_path == NULL ||
-        options->objects_path == NULL || options->index == NULL || options->key_count > 10000)
+        options->objects_path == NULL || options->index == NULL || options->key_count > 10000 ||
+        options->source_count > SEALFS_MAX_SOURCES || (options->source_count != 0 && options->sources == NULL))
         return refuse(message, message_size, -EINVAL, "incomplete options");
     if (REAL(realpath)(options->mount_path, mount) == NULL)
         return refuse(message, message_size, -errno, "the mount path must be an existing empty directory");
@@ -110,6 +137,10 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
     wanted = *options;
     wanted.mount_path = mount;
     wanted.objects_path = objects;
+    struct sealfs_source *sources = real_sources(options, mount, &error);
+    if (error != 0)
+        return refuse(message, message_size, error, "a folder of a union's objects is not there, or lies in the way");
+    wanted.sources = sources;
     pthread_mutex_lock(&lock);
     for (unsigned i = 0; i < atomic_load(&attachment_count) && error == 0; i++)
         if (overlap(attachments[i].mount, mount))
@@ -128,5 +159,6 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
         family_join();
     }
     pthread_mutex_unlock(&lock);
+    free(sources);
     return error;
 }

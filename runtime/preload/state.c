@@ -22,8 +22,9 @@ struct state_header {
     uint32_t flags, key_count, head;
     uint64_t mount_device, mount_inode;
     uint32_t strings; /* bytes of: mount, given, objects; each with its zero */
+    uint32_t source_count;
     uint8_t dataset[SEALFS_DATASET_ID_SIZE];
-    uint8_t keys_and_strings[];
+    uint8_t keys_and_strings[]; /* keys, sources, strings */
 };
 
 static const char magic[8] = {'S', 'E', 'A', 'L', 'R', 'T', 'S', '1'};
@@ -31,9 +32,10 @@ static char published[sizeof RUNTIME_VARIABLE + 1 + RUNTIME_VARIABLE_SIZE];
 
 int state_write(const struct sealfs_options *options, const char *given, const struct stat *mount) {
     size_t keys = options->key_count * sizeof *options->keys;
+    size_t sources = options->source_count * sizeof *options->sources;
     size_t mount_size = strlen(options->mount_path) + 1, given_size = strlen(given) + 1;
     size_t objects_size = strlen(options->objects_path) + 1, strings = mount_size + given_size + objects_size;
-    size_t head = sizeof(struct state_header) + keys + strings;
+    size_t head = sizeof(struct state_header) + keys + sources + strings;
     uint64_t offset = (head + STATE_ALIGNMENT - 1) / STATE_ALIGNMENT * STATE_ALIGNMENT;
     struct state_header *header = calloc(1, offset);
     int descriptor = header == NULL ? -1 : memory_file("sealfs");
@@ -54,13 +56,18 @@ int state_write(const struct sealfs_options *options, const char *given, const s
     header->mount_device = mount->st_dev;
     header->mount_inode = mount->st_ino;
     header->key_count = (uint32_t)options->key_count;
+    header->source_count = options->source_count;
     header->strings = (uint32_t)strings;
     memcpy(header->dataset, options->dataset, sizeof header->dataset);
     uint8_t *at = header->keys_and_strings;
     memcpy(at, options->keys, keys);
-    memcpy(at + keys, options->mount_path, mount_size);
-    memcpy(at + keys + mount_size, given, given_size);
-    memcpy(at + keys + mount_size + given_size, options->objects_path, objects_size);
+    at += keys;
+    if (sources != 0)
+        memcpy(at, options->sources, sources);
+    at += sources;
+    memcpy(at, options->mount_path, mount_size);
+    memcpy(at + mount_size, given, given_size);
+    memcpy(at + mount_size + given_size, options->objects_path, objects_size);
     int error = 0;
     if (REAL(ftruncate)(descriptor, (off_t)header->size) != 0 || write_all(descriptor, header, offset) != 0 ||
         write_all(descriptor, options->index, options->index_size) != 0)
@@ -76,9 +83,17 @@ int state_write(const struct sealfs_options *options, const char *given, const s
     return descriptor;
 }
 
+static uint64_t sources_at(const struct state_header *header) {
+    return header->key_count * sizeof(struct sealfs_pack_key);
+}
+
+static uint64_t strings_at(const struct state_header *header) {
+    return sources_at(header) + header->source_count * sizeof(struct sealfs_source);
+}
+
 /* The three strings, if they are there. */
 static bool split_strings(const struct state_header *header, const char *strings[3]) {
-    const char *at = (const char *)header->keys_and_strings + header->key_count * sizeof(struct sealfs_pack_key);
+    const char *at = (const char *)header->keys_and_strings + strings_at(header);
     const char *end = at + header->strings;
 
     for (int i = 0; i < 3; i++) {
@@ -99,7 +114,7 @@ static const struct state_header *map_state(int descriptor, struct stat *status)
     if (header == MAP_FAILED)
         return NULL;
     (void)madvise(header, (size_t)status->st_size, MADV_DONTDUMP);
-    uint64_t head = sizeof *header + header->key_count * sizeof(struct sealfs_pack_key) + header->strings;
+    uint64_t head = sizeof *header + strings_at(header) + header->strings;
     if (memcmp(header->magic, magic, sizeof magic) == 0 && header->size == (uint64_t)status->st_size &&
         head <= header->index_offset && header->index_offset % STATE_ALIGNMENT == 0 &&
         header->index_offset + header->index_size == header->size)
@@ -136,6 +151,8 @@ int state_attach(int descriptor, char *message, size_t message_size) {
         .key_count = header->key_count,
         .cache_bytes = header->cache_bytes,
         .whole_file_limit = header->whole_file_limit,
+        .source_count = header->source_count,
+        .sources = (const void *)(header->keys_and_strings + sources_at(header)),
     };
     memcpy(options.dataset, header->dataset, sizeof options.dataset);
     struct sealfs *core;

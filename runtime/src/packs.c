@@ -13,13 +13,21 @@
 int packs_init(struct packs *packs, const struct index_view *index, const struct sealfs_options *options) {
     memset(packs, 0, sizeof *packs);
     packs->index = index;
-    memcpy(packs->dataset, options->dataset, sizeof packs->dataset);
-    packs->folder = strdup(options->objects_path);
+    if (options->source_count > SEALFS_MAX_SOURCES || strlen(options->objects_path) >= SEALFS_MAX_PATH)
+        return -EINVAL;
+    packs->source_count = options->source_count + 1;
+    packs->sources = calloc(packs->source_count, sizeof *packs->sources);
     packs->table = calloc((size_t)index->packs + 1, sizeof *packs->table);
     packs->keys = calloc(options->key_count + 1, sizeof *packs->keys);
     pthread_mutex_init(&packs->lock, NULL);
-    if (packs->folder == NULL || packs->table == NULL || packs->keys == NULL)
+    if (packs->sources == NULL || packs->table == NULL || packs->keys == NULL)
         return -ENOMEM;
+    memcpy(packs->sources[0].dataset, options->dataset, sizeof options->dataset);
+    strcpy(packs->sources[0].objects_path, options->objects_path);
+    for (uint32_t i = 1; i < packs->source_count; i++) {
+        packs->sources[i] = options->sources[i - 1];
+        packs->sources[i].objects_path[SEALFS_MAX_PATH - 1] = '\0';
+    }
     packs->key_count = options->key_count;
     if (options->key_count != 0)
         memcpy(packs->keys, options->keys, options->key_count * sizeof *packs->keys);
@@ -50,7 +58,7 @@ void packs_destroy(struct packs *packs) {
         OPENSSL_cleanse(packs->keys, packs->key_count * sizeof *packs->keys);
     free(packs->keys);
     free(packs->table);
-    free(packs->folder);
+    free(packs->sources);
     pthread_mutex_destroy(&packs->lock);
 }
 
@@ -69,11 +77,13 @@ static struct pack *make_pack(struct packs *packs, uint32_t number, int *error) 
     for (size_t i = 0; *error == 0 && key == NULL && i < packs->key_count; i++)
         if (packs->keys[i].epoch == index->pack_epoch[number])
             key = &packs->keys[i];
-    if (*error == 0 && key == NULL)
+    if (*error == 0 && (key == NULL || key->source >= packs->source_count))
         *error = -EIO;
-    if (*error == 0)
-        *error = floe_open(&pack->message, key->key, packs->dataset, sizeof packs->dataset,
+    if (*error == 0) {
+        const struct sealfs_source *source = &packs->sources[pack->source = key->source];
+        *error = floe_open(&pack->message, key->key, source->dataset, sizeof source->dataset,
                            index->pack_header + (size_t)number * FLOE_HEADER_SIZE);
+    }
     if (*error == 0)
         return pack;
     free(pack);
@@ -103,15 +113,16 @@ void packs_name(const struct index_view *index, uint32_t number, char name[PACK_
 
 /* Opens the pack's file into `file`; nothing is locked. */
 static int open_file(const struct packs *packs, const struct pack *pack, struct pack_file *file) {
+    const char *folder = packs->sources[pack->source].objects_path;
     char name[PACK_NAME_SIZE];
-    size_t length = strlen(packs->folder) + PACK_NAME_SIZE + 1;
+    size_t length = strlen(folder) + PACK_NAME_SIZE + 1;
     char *path = malloc(length);
     struct stat status;
 
     if (path == NULL)
         return -ENOMEM;
     packs_name(packs->index, pack->number, name);
-    snprintf(path, length, "%s/%s", packs->folder, name);
+    snprintf(path, length, "%s/%s", folder, name);
     file->descriptor = sys_open(path);
     free(path);
     if (file->descriptor < 0)

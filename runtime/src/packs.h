@@ -22,6 +22,7 @@ struct pack {
     struct floe_message message;
     struct floe_layout layout;
     uint32_t number;
+    uint32_t source;
     int slot; /* in `packs.files`, or -1 */
 };
 
@@ -37,10 +38,10 @@ struct pack_file {
 struct packs {
     pthread_mutex_t lock;
     const struct index_view *index;
-    uint8_t dataset[SEALFS_DATASET_ID_SIZE];
+    struct sealfs_source *sources; /* the dataset itself, then those of a union */
+    uint32_t source_count;
     struct sealfs_pack_key *keys;
     size_t key_count;
-    char *folder; /* absolute path of the folder that holds packs/ */
     struct pack **table;
     struct pack_file files[PACKS_OPEN_FILES];
     uint64_t clock;

@@ -2,7 +2,7 @@
 
 The confidential containers' Key Broker Service defines it (https://github.com/confidential-containers/trustee,
 kbs/docs/kbs_attestation_protocol.md): REPORTDATA is the SHA-384 of the runtime data's canonical JSON, padded with
-zeros to 64 bytes. Test vectors are in docs/attestation.md.
+zeros to 64 bytes. Test vectors: docs/report-data-vectors.json.
 
 Threading: immutable.
 """

@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +29,7 @@ from cryptography import x509
 
 from sealfs.attestation.canonical import Members
 from sealfs.errors import DocumentError, EvidenceError, SealfsError
+from sealfs.xdg import state_directory
 
 Result = TypeVar("Result")
 
@@ -39,6 +41,11 @@ _MAX_REMEMBERED = 1000  # platforms: whoever sends quotes chooses their names
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
 
 _log = logging.getLogger(__name__)
+
+
+def default_folder() -> Path:
+    """Return where statements are kept unless told otherwise; what is newest there also guards the clock."""
+    return state_directory() / "collateral"
 
 
 class CollateralSource(Protocol):
@@ -178,6 +185,11 @@ class CollateralFolder:
                 f"there is nothing from Intel about the platform {platform}",
                 f"give a PCCS, or put its collateral into {self._path}",
             )
+        if at >= stored.expires:
+            raise EvidenceError(
+                f"what Intel says about the platform {platform} expired at {stored.expires:%Y-%m-%d %H:%M} UTC",
+                f"give a PCCS, or put newer collateral into {self._path}",
+            )
         return check(stored.text)
 
     def every(self) -> list[Collateral]:
@@ -281,8 +293,11 @@ def fetch(pccs: str, quote: bytes) -> bytes:
     async def answer() -> dcap_qvl.QuoteCollateralV3:
         return await asyncio.wait_for(dcap_qvl.get_collateral(pccs, quote), _FETCH_TIMEOUT)
 
+    # in a thread of its own: whoever verifies may have an event loop in this one
+    with ThreadPoolExecutor(1, "sealfs-collateral") as pool:
+        fetching = pool.submit(lambda: asyncio.run(answer()))
     try:
-        document = json.loads(asyncio.run(answer()).to_json())
+        document = json.loads(fetching.result().to_json())
     except (ValueError, RuntimeError, TimeoutError) as error:
         raise EvidenceError(f"no collateral from {pccs}: {' '.join(str(error).split()) or 'no answer'}") from None
     # It is this machine's own, and would take the place of every other quote's: all of ours bring theirs.

@@ -45,7 +45,8 @@ class DcapVerifier:
 
     def verify(self, body: Members, at: datetime) -> Claims:
         """See `KindVerifier`."""
-        quote = own_bytes(body.base64("quote", MAX_QUOTE_SIZE))
+        quote = _own_bytes(body.base64("quote", MAX_QUOTE_SIZE))
+        _refuse_debug(quote)
         claims = self._collateral.checked(quote, at, lambda text: self._verified(quote, text, at))
         expires = _time(min(claims["earliest_expiration_date"], claims["qe_iden_earliest_expiration_date"]))
         if at >= expires:
@@ -76,7 +77,7 @@ class DcapVerifier:
         return claims
 
 
-def own_bytes(quote: bytes) -> bytes:
+def _own_bytes(quote: bytes) -> bytes:
     """Return a quote without what stands behind it, which nobody has signed (some drivers pad).
 
     Raises:
@@ -96,16 +97,18 @@ def own_bytes(quote: bytes) -> bytes:
     return quote[:end]
 
 
-def report_data(quote: bytes) -> bytes:
-    """Return the 64 bytes that a quote is bound to, unverified.
-
-    Raises:
-        EvidenceError: That is no quote.
-    """
+def _refuse_debug(quote: bytes) -> None:
+    """Refuse what says itself that its host may look into it, whatever else there is to know about it."""
     try:
-        return bytes(dcap_qvl.parse_quote(own_bytes(quote)).report.report_data)
+        report = dcap_qvl.parse_quote(quote).report
     except ValueError as error:
         raise EvidenceError(f"that is no quote: {error}") from None
+    if isinstance(report, dcap_qvl.SgxEnclaveReport):
+        debug = report.attributes[0] & _DEBUG
+    else:
+        debug = report.td_attributes[0] & _TD_DEBUG
+    if debug:
+        raise EvidenceError("it is a debug enclave: its host can read its memory", "build it without debugging")
 
 
 def _time(seconds: int) -> datetime:

@@ -5,12 +5,18 @@ Threading: immutable; a provider is for one thread.
 
 from __future__ import annotations
 
+import base64
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sealfs.attestation.canonical import Members, parse_json
+from sealfs.attestation.canonical import MAX_SIZE, Members, parse_json
+from sealfs.errors import DocumentError
+
+SNP_REPORT_SIZE = 1184  # bytes
+_TEE_TYPES = {0: "sgx", 0x81: "tdx"}  # of Intel's quotes
 
 KINDS = ("sgx", "tdx", "snp", "tpm", "sealfs-runner", "sample")
 
@@ -43,6 +49,22 @@ class Evidence:
         members = Members(document, what).only("tee", "tee-evidence")
         members.object("tee-evidence")
         return cls(members.text("tee", r"[a-z0-9-]{1,40}"), document["tee-evidence"])
+
+    @classmethod
+    def from_raw(cls, data: bytes) -> Evidence:
+        """Wrap a bare SGX or TDX quote, or a bare SNP report, as drivers give them.
+
+        Raises:
+            DocumentError: It is none of them.
+        """
+        encoded = base64.b64encode(data[:MAX_SIZE]).decode()
+        if len(data) == SNP_REPORT_SIZE:
+            return cls("snp", {"report": encoded})
+        if len(data) >= 8:
+            version, _, tee = struct.unpack_from("<HHI", data)
+            if version == 3 or (version in (4, 5) and tee in _TEE_TYPES):
+                return cls("sgx" if version == 3 else _TEE_TYPES[tee], {"quote": encoded})
+        raise DocumentError("that is no evidence: neither its JSON, nor a quote, nor an SNP report")
 
 
 class EvidenceProvider(Protocol):

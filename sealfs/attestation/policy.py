@@ -42,6 +42,7 @@ _MEMBERS = (
     "minimum_evaluation_number",
     "minimum_tcb",
     "pcrs",
+    "contract",
 )
 
 
@@ -74,6 +75,7 @@ class Policy:
         advisories: Intel's advisories that may apply to it.
         minimum_evaluation_number: Least of Intel's TCB evaluation data numbers.
         minimum_tcb: Least SVN of each part of an SNP platform; demanded whenever SNP is allowed.
+        contract: Whether keys are released for agreed contracts only, and to nothing else that reaches the level.
         pcrs: Which PCRs a TPM has to quote, such as "sha256:0,1,7"; demanded whenever a TPM is allowed.
     """
 
@@ -87,6 +89,7 @@ class Policy:
     minimum_evaluation_number: int = 0
     minimum_tcb: Mapping[str, int] = field(default_factory=dict)
     pcrs: str | None = None
+    contract: bool = False
 
     def __post_init__(self) -> None:
         if self.level == Level.L1 and not self.development:
@@ -96,7 +99,7 @@ class Policy:
             )
         if self.measurements.get("tpm") and self.pcrs is None:
             raise DocumentError(
-                "a policy that allows a TPM has to say which PCRs", 'such as pcrs = "sha256:0,1,4,7"'
+                "a policy that allows a TPM has to say which PCRs", 'such as pcrs = "sha256:0,1,2,3,4,5,6,7"'
             )
         if self.measurements.get("snp") and not self.minimum_tcb:
             raise DocumentError(
@@ -148,7 +151,7 @@ class Policy:
                 if rule.only("signer", "product", "minimum_svn")
             )
         if "config_ids" in members:
-            given["config_ids"] = frozenset(members.texts("config_ids", _MAX_ENTRIES, r"[0-9a-f]{64,128}"))
+            given["config_ids"] = frozenset(members.texts("config_ids", _MAX_ENTRIES, r"[0-9a-f]{64,288}"))
         if "tcb_statuses" in members:
             statuses = members.texts("tcb_statuses", len(TCB_STATUSES))
             unknown = [status for status in statuses if status not in TCB_STATUSES]
@@ -165,6 +168,8 @@ class Policy:
         if "minimum_tcb" in members:
             parts = members.object("minimum_tcb").only(*TCB_PARTS)
             given["minimum_tcb"] = {part: parts.integer(part, 0, 255) for part in parts}
+        if "contract" in members:
+            given["contract"] = members.boolean("contract")
         if "pcrs" in members:
             given["pcrs"] = _ordered(members.text("pcrs", _PCRS))
         return cls(**given)
@@ -185,6 +190,8 @@ class Policy:
             "minimum_evaluation_number": self.minimum_evaluation_number,
             "minimum_tcb": dict(sorted(self.minimum_tcb.items())),
         }
+        if self.contract:
+            document["contract"] = True
         if self.pcrs is not None:
             document["pcrs"] = self.pcrs
         return document

@@ -10,6 +10,7 @@ Threading: stateless.
 from __future__ import annotations
 
 import base64
+import functools
 import struct
 import uuid
 import warnings
@@ -28,11 +29,11 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from sealfs.attestation.canonical import Members
 from sealfs.attestation.claims import Claims
+from sealfs.attestation.evidence import SNP_REPORT_SIZE as REPORT_SIZE
 from sealfs.attestation.levels import Level
 from sealfs.errors import DocumentError, EvidenceError
 
 TEE = "snp"
-REPORT_SIZE = 1184  # bytes
 MAX_TABLE_SIZE = 64 << 10  # bytes; three certificates have 5 KiB
 _MAX_CERTIFICATES = 8
 _SIGNED_SIZE = 0x2A0
@@ -179,9 +180,10 @@ def load_certificates(data: bytes) -> list[x509.Certificate]:
         raise DocumentError("these are no certificates, neither PEM nor DER") from None
 
 
-def amd_certificates() -> list[x509.Certificate]:
+@functools.cache
+def amd_certificates() -> tuple[x509.Certificate, ...]:
     """Return AMD's own for Milan, Genoa and Turin: the roots (ARK) and what they certified (ASK, ASVK)."""
-    return load_certificates(_ROOTS.read_bytes())
+    return tuple(load_certificates(_ROOTS.read_bytes()))
 
 
 def is_root(certificate: x509.Certificate) -> bool:

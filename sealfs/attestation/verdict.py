@@ -119,6 +119,23 @@ def judge(
     )
 
 
+def unproven(policies: Sequence[Policy], tee: str, why: str) -> Verdict:
+    """Return the refusal of evidence that did not verify.
+
+    Args:
+        policies: Of everything that is asked for together.
+        tee: What kind of evidence it pretended to be.
+        why: What the verifier said.
+    """
+    return Verdict(
+        allowed=False,
+        level=Level.L1,
+        demanded=max((policy.level for policy in policies), default=Level.L5),
+        findings=(Finding("evidence", "some that verifies", why, False),),
+        offered=f"'{tee}' evidence that does not verify",
+    )
+
+
 def _needs_manifest(claims: Claims) -> bool:
     """Whether the measurement is one of a manifest, which may let the host in although nobody changed it."""
     return claims.tee in ("sgx", "sealfs-runner")

@@ -83,17 +83,26 @@ class Verifier:
         Raises:
             EvidenceError: It does not verify, is malformed, or is bound to something else.
         """
-        if evidence.tee not in KINDS:
-            raise EvidenceError(f"evidence of the unknown kind '{evidence.tee[:40]}'", f"known: {', '.join(KINDS)}")
-        if evidence.tee not in self._kinds:
-            raise EvidenceError(f"'{evidence.tee}' evidence is not accepted here", "the broker's operator decides")
-        try:
-            claims = self._kinds[evidence.tee].verify(Members(evidence.body, "the evidence"), at)
-        except DocumentError as error:
-            raise EvidenceError(error.message) from None
+        claims = self.examine(evidence, at)
         if not hmac.compare_digest(claims.report_data, report_data):
             raise EvidenceError(
                 "the evidence is bound to another challenge, key or broker",
                 "evidence serves once: collect it anew for this challenge",
             )
         return claims
+
+    def examine(self, evidence: Evidence, at: datetime) -> Claims:
+        """Return what evidence proves about whoever it was made for: to explain it, never to release a key for it.
+
+        Raises:
+            EvidenceError: It does not verify, or is malformed.
+        """
+        if evidence.tee not in KINDS:
+            known = f"known: {', '.join(KINDS)}"
+            raise EvidenceError(f"evidence of the unknown kind '{evidence.tee[:40]}'", known)
+        if evidence.tee not in self._kinds:
+            raise EvidenceError(f"'{evidence.tee}' evidence is not accepted here", "the broker's operator decides")
+        try:
+            return self._kinds[evidence.tee].verify(Members(evidence.body, "the evidence"), at)
+        except DocumentError as error:
+            raise EvidenceError(error.message, error.hint) from None

@@ -20,12 +20,14 @@ from sealfs.attestation.tpm_quote import load_key
 from sealfs.broker import audit, holdings, members
 from sealfs.broker.audit import Log
 from sealfs.broker.calls import LIFETIME, Call
+from sealfs.broker.carrier import Carrier
 from sealfs.broker.database import Database
 from sealfs.broker.holdings import Holding, Publication
 from sealfs.broker.members import Enrolled, Member, Role, check_revision
 from sealfs.broker.protocol import DATASET, OWNER, Problem
 from sealfs.broker.release import RefusedError
 from sealfs.broker.wrapping import Vault
+from sealfs.contracts.task import Task
 from sealfs.dataset.keyring import MAX_EPOCHS, DatasetKeys
 from sealfs.dataset.snapshot import MAX_VERSION
 from sealfs.errors import ConflictError, IntegrityError, SealfsError, UsageError
@@ -52,6 +54,7 @@ class Admin:
         log: Where changes go.
         clock: Returns the time, with a zone.
         enrolled: Called after what is enrolled has changed.
+        carrier: Keeps contracts.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Admin:
         log: Log,
         clock: Callable[[], datetime],
         enrolled: Callable[[], None],
+        carrier: Carrier,
     ) -> None:
         self._identity = identity
         self._database = database
@@ -69,6 +73,7 @@ class Admin:
         self._log = log
         self._clock = clock
         self._enrolled_changed = enrolled
+        self._carrier = carrier
         self._looks: Mapping[str, tuple[Role | None, Look]] = {
             "hello": (None, self._hello),
             "dataset": (Role.OWNER, self._dataset),
@@ -84,6 +89,7 @@ class Admin:
             "withdraw": (Role.OWNER, self._withdraw),
             "register": (Role.OWNER, self._register),
             "unregister": (Role.OWNER, self._unregister),
+            "contract": (Role.OWNER, self._contract),
             "set-member": (Role.ADMIN, self._set_member),
             "remove-member": (Role.ADMIN, self._remove_member),
             "enrol": (Role.ADMIN, self._enrol),
@@ -293,6 +299,15 @@ class Admin:
         expected = arguments.integer("revision", 0, _MAX_REVISION)
         check_revision(f"manifest {measurement}", known[1] if known else 0, expected)
         return expected
+
+    def _contract(self, transaction: sqlite3.Connection, member: Member, arguments: Members) -> dict[str, Any]:
+        task = Task.from_json(arguments.only("task").value("task"))
+        if task.contract.party_of(member.signer) is None:
+            raise UsageError(
+                f"'{member.name}' is no party of that contract", "its parties bring it to their brokers"
+            )
+        self._carrier.keep(transaction, task, may_be_new=True)
+        return {"contract": task.contract.digest}
 
     def _set_member(self, transaction: sqlite3.Connection, member: Member, arguments: Members) -> dict[str, Any]:
         del member

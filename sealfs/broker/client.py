@@ -9,13 +9,13 @@ Threading: a client is for one thread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sealfs.attestation.binding import RuntimeData
 from sealfs.attestation.canonical import Members, parse_json
-from sealfs.attestation.evidence import EvidenceProvider
+from sealfs.attestation.evidence import Evidence, EvidenceProvider
 from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
 from sealfs.broker import protocol
@@ -59,7 +59,11 @@ class BrokerClient:
         address: Which broker.
         provider: Makes evidence here; None if nothing can be proven.
         bound: Hex digest of what else evidence is to be bound to, such as a contract's.
+        said: More members of the runtime data, which the evidence is bound to as well.
         trustee: Whether it is a Trustee KBS: it binds nonce and key only.
+
+    Attributes:
+        shown: The evidence that the broker was given last, and what it is bound to; None before.
     """
 
     def __init__(
@@ -68,11 +72,14 @@ class BrokerClient:
         provider: EvidenceProvider | None,
         *,
         bound: str | None = None,
+        said: Mapping[str, str] | None = None,
         trustee: bool = False,
     ) -> None:
         self._address = address
         self._provider = provider or SampleProvider()
         self._bound = bound
+        self._said = dict(said or {})
+        self.shown: tuple[RuntimeData, Evidence] | None = None
         self._version = protocol.DEPLOYED if trustee else protocol.DOCUMENTED
         self._is_trustee = trustee
         self._key = RunKey()
@@ -125,13 +132,14 @@ class BrokerClient:
         request = Request(self._version, self._provider.tee)
         answer = connection.ask("POST", protocol.AUTH_PATH, request.to_bytes())
         challenge = Challenge.parse(answer.body)
-        extra = {}
+        extra = dict(self._said)
         if not self._is_trustee and connection.identity is not None:
             extra["broker"] = connection.identity
         if self._bound is not None:
             extra["bound"] = self._bound
         runtime = RuntimeData(challenge.nonce, self._key.public, extra)
         evidence = self._provider.collect(bound_data(self._version, runtime).report_data())
+        self.shown = runtime, evidence
         attestation = Attestation(runtime, evidence.body)
         connection.ask("POST", protocol.ATTEST_PATH, attestation.to_bytes(), answer.cookie)
         self._cookie = answer.cookie

@@ -47,6 +47,13 @@ CREATE TABLE enrolled (
     kind TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, revision INTEGER NOT NULL,
     PRIMARY KEY (kind, name)) STRICT;
 CREATE TABLE log (sequence INTEGER PRIMARY KEY, record BLOB NOT NULL, signature BLOB NOT NULL) STRICT;
+CREATE TABLE contracts (digest TEXT PRIMARY KEY, contract BLOB NOT NULL) STRICT;
+CREATE TABLE statements (
+    contract TEXT NOT NULL, statement BLOB NOT NULL, envelope BLOB NOT NULL,
+    PRIMARY KEY (contract, statement)) STRICT;
+CREATE TABLE runs (
+    contract TEXT NOT NULL, owner TEXT NOT NULL, dataset TEXT NOT NULL, run TEXT NOT NULL,
+    PRIMARY KEY (contract, owner, dataset, run)) STRICT;
 CREATE INDEX calls_expire ON calls (expires);
 CREATE INDEX spent_expire ON spent (expires);
 """

@@ -97,6 +97,12 @@ def member_by_signer(transaction: sqlite3.Connection, signer: Signer) -> Member 
     return _member(row) if row else None
 
 
+def get_member(transaction: sqlite3.Connection, name: str) -> Member | None:
+    """Return a member by name."""
+    row = transaction.execute("SELECT * FROM members WHERE name = ?", (name,)).fetchone()
+    return _member(row) if row else None
+
+
 def put_member(transaction: sqlite3.Connection, member: Member) -> None:
     """Add a member, or change one; `member.revision` is the new one.
 

@@ -22,7 +22,8 @@ from sealfs.attestation.evidence import Evidence
 from sealfs.attestation.sample import TEE as SAMPLE
 from sealfs.attestation.verdict import RegisteredManifest, Verdict, judge
 from sealfs.attestation.verify import Verifier
-from sealfs.broker import holdings, jose
+from sealfs.broker import agreements, holdings, jose, members
+from sealfs.broker.agreements import Agreement
 from sealfs.broker.audit import Log
 from sealfs.broker.database import Database
 from sealfs.broker.holdings import Holding, Publication
@@ -45,6 +46,7 @@ class Asked:
         holding: What the broker holds of it; None if nothing.
         publication: The version that was asked for, as it was published; None if it never was.
         manifest: What the owner registered for the environment's measurement; None if nothing.
+        agreement: The contract that the evidence is bound to; None if to none that this broker knows.
         at: The time, with a zone.
     """
 
@@ -53,7 +55,13 @@ class Asked:
     holding: Holding | None
     publication: Publication | None
     manifest: RegisteredManifest | None
+    agreement: Agreement | None
     at: datetime
+
+    @property
+    def by_contract(self) -> bool:
+        """Whether a contract decides: the owner demands one, or the evidence is bound to one that is known here."""
+        return self.agreement is not None or (self.holding is not None and self.holding.policy.contract)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +85,31 @@ class Decision:
 
 
 def decide(asked: Asked) -> Decision:
-    """Decide whether keys are released: the dataset is held, the evidence will do, the version is the newest."""
+    """Decide whether keys are released: the dataset is held, the evidence will do, the version is the right one.
+
+    By contract the right version is the one agreed on, and everything else that the contract demands has to hold;
+    else it is the newest.
+    """
     holding = asked.holding
     if holding is None:
         return Decision(
             Problem("PluginNotFound", 404, f"this broker has no {asked.resource}", "is it another owner's broker?")
         )
-    verdict = judge([holding.policy], asked.session.claims, asked.manifest, asked.at)
+    policies = [holding.policy]
+    if asked.agreement is not None:
+        policies.append(asked.agreement.task.contract.policy)
+    verdict = judge(policies, asked.session.claims, asked.manifest, asked.at)
     if not verdict.allowed:
         hint = "'sealfs policy check' explains a verdict line by line"
         return Decision(Problem("PolicyDeny", 403, verdict.reason, hint), verdict)
     if holding.keys is None:
         return Decision(Problem("PolicyDeny", 403, "the owner has withdrawn this dataset"), verdict)
+    if asked.by_contract:
+        if asked.session.bound is None:
+            detail = "this dataset is released for agreed contracts only, and the evidence is bound to none"
+            return Decision(Problem("PolicyDeny", 403, detail, "run it by contract: sealfs task run"), verdict)
+        problem = agreements.problem_with(asked.agreement, asked.resource, asked.publication, asked.at)
+        return Decision(problem, verdict)
     newest = holding.newest.version
     if asked.publication is None:
         detail = f"the owner has published no version {asked.resource.version}, the newest is {newest}"
@@ -214,6 +235,8 @@ class Releases:
         def settle(transaction: sqlite3.Connection) -> tuple[Asked, Decision]:
             asked = self._asked(transaction, session, resource, at)
             decision = decide(asked)
+            if decision.problem is None and asked.agreement is not None and session.bound is not None:
+                agreements.take_run(transaction, session.bound, resource, _run_of(session))
             event = "released" if decision.problem is None else "refused"
             self._log.append(transaction, at, event, _record(asked, decision))
             return asked, decision
@@ -284,16 +307,26 @@ class Releases:
         if holding is not None and session.claims is not None:
             found = holdings.get_manifest(transaction, resource.owner, session.claims.measurement)
             manifest = found[0] if found else None
-        return Asked(resource, session, holding, publication, manifest, at)
+        agreement = None
+        if session.bound is not None:
+            member = members.get_member(transaction, resource.owner)
+            owner = member.signer if member else None
+            agreement = agreements.agreement_on(transaction, session.bound, resource, owner, _run_of(session))
+        return Asked(resource, session, holding, publication, manifest, agreement, at)
 
     def _now(self) -> int:
         return int(self._clock().timestamp())
 
 
+def _run_of(session: Session) -> str:
+    """Return what tells a run apart: its key pair, which it makes once."""
+    return digest(dict(session.tee_pubkey))
+
+
 def _described(session: Session) -> dict[str, Any]:
     """Return what the log says of an environment."""
     claims = session.claims
-    described: dict[str, Any] = {"session": session.name, "key": digest(dict(session.tee_pubkey))}
+    described: dict[str, Any] = {"session": session.name, "key": _run_of(session)}
     if session.bound is not None:
         described["bound"] = session.bound
     if claims is None:
@@ -313,6 +346,10 @@ def _record(asked: Asked, decision: Decision) -> dict[str, Any]:
     record = {**_described(asked.session), "resource": str(asked.resource), "reason": decision.reason[:_MAX_REASON]}
     if asked.holding is not None:
         record |= {"policy": asked.holding.policy.digest, "revision": asked.holding.revision}
+    if asked.agreement is not None:
+        task = asked.agreement.task
+        taken = asked.agreement.runs_taken + (not asked.agreement.is_known_run and decision.problem is None)
+        record |= {"task": task.contract.id, "runs": f"{taken} of {task.contract.runs}"}
     if asked.publication is not None:
         record |= {"version": asked.publication.version, "sha256": asked.publication.sha256}
     if decision.verdict is not None:

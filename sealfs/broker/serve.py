@@ -28,6 +28,7 @@ from sealfs.attestation.verify import Verifier
 from sealfs.broker import jose, members
 from sealfs.broker.address import BrokerAddress
 from sealfs.broker.admin import ENROLLED_KINDS, Admin
+from sealfs.broker.carrier import Carrier
 from sealfs.broker.home import Home
 from sealfs.broker.members import Enrolled
 from sealfs.broker.release import Releases
@@ -137,8 +138,9 @@ def application(
         clock,
         accept_unbound=options.accept_unbound,
     )
-    admin = Admin(home.identity, home.database, home.vault, home.log, clock, renew)
-    return Server(releases, admin, is_healthy, options.limits)
+    carrier = Carrier(home.database, home.log, clock)
+    admin = Admin(home.identity, home.database, home.vault, home.log, clock, renew, carrier)
+    return Server(releases, admin, carrier, is_healthy, options.limits)
 
 
 class Service:

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from sealfs.broker import protocol
 from sealfs.broker.admin import Admin
 from sealfs.broker.calls import CALL_PATH, MAX_CALL_SIZE
+from sealfs.broker.carrier import CONTRACT_PATH, Carrier
 from sealfs.broker.limits import RateLimiter, read_body
 from sealfs.broker.metrics import CONTENT_TYPE, Metrics
 from sealfs.broker.protocol import Attestation, Problem, Resource
@@ -33,6 +34,7 @@ from sealfs.errors import ConflictError, DocumentError, KeyAccessError, LocalIOE
 log = logging.getLogger("sealfs.broker")
 
 _WORKERS = 64
+_MAX_TASK = protocol.MAX_ANSWER_SIZE
 _COOKIE = re.compile(r"[0-9a-z.-]{1,128}")
 _PROBLEM = "application/problem+json"
 
@@ -61,15 +63,22 @@ class Server:
     Args:
         releases: The protocol's steps.
         admin: Members' calls.
+        carrier: Keeps contracts.
         is_healthy: Raises a SealfsError if this broker could not release anything now.
         limits: See `Limits`.
     """
 
     def __init__(
-        self, releases: Releases, admin: Admin, is_healthy: Callable[[], None], limits: Limits | None = None
+        self,
+        releases: Releases,
+        admin: Admin,
+        carrier: Carrier,
+        is_healthy: Callable[[], None],
+        limits: Limits | None = None,
     ) -> None:
         self._releases = releases
         self._admin = admin
+        self._carrier = carrier
         self._is_healthy = is_healthy
         self._limits = limits or Limits()
         self._rate = RateLimiter(self._limits.rate, self._limits.burst, time.monotonic)
@@ -82,6 +91,8 @@ class Server:
                 self._route(protocol.ATTEST_PATH, "POST", self._attest),
                 self._route(resource, "GET", self._resource),
                 self._route(CALL_PATH, "POST", self._call),
+                self._route(f"{CONTRACT_PATH}/{{digest}}", "GET", self._contract),
+                self._route(f"{CONTRACT_PATH}/{{digest}}", "POST", self._add_to_contract),
                 self._route("/healthz", "GET", self._healthz),
                 self._route("/metrics", "GET", self._exposition),
             ],
@@ -161,6 +172,14 @@ class Server:
     async def _call(self, request: Request) -> Response:
         data = await self._body(request, MAX_CALL_SIZE)
         return JSONResponse(await self._work(self._admin.call, data))
+
+    async def _contract(self, request: Request) -> Response:
+        task = await self._work(self._carrier.fetch, request.path_params["digest"])
+        return Response(task, media_type="application/json")
+
+    async def _add_to_contract(self, request: Request) -> Response:
+        task = await self._work(self._carrier.add, await self._body(request, _MAX_TASK))
+        return Response(task, media_type="application/json")
 
     async def _healthz(self, request: Request) -> Response:
         del request

@@ -83,6 +83,16 @@ def json_option(command: Command) -> Command:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for scripts.")(command)
 
 
+def collateral_option(command: Command) -> Command:
+    """Add `--collateral`."""
+    return click.option(
+        "--collateral",
+        type=click.Path(path_type=Path),
+        help="What Intel says about platforms: a file, or a folder of them "
+        "[default: $XDG_STATE_HOME/sealfs/collateral].",
+    )(command)
+
+
 def single_writer_option(command: Command) -> Command:
     """Add `--single-writer`."""
     return click.option(

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from sealfs.cli.common import identity_option, json_option, print_json
+from sealfs.cli.common import collateral_option, identity_option, json_option, print_json
 from sealfs.dataset.version import split_version
 from sealfs.errors import SealfsError
 from sealfs.keys import default_identity_path, is_locked, load_identity
@@ -30,11 +31,18 @@ class Finding:
 @click.command()
 @click.argument("uri", required=False)
 @identity_option
+@click.option("--attestation", is_flag=True,
+              help="Check what attestation needs as well: devices, quote services, collateral, clock.")  # fmt: skip
+@collateral_option
 @json_option
-def command(uri: str | None, identity_path: Path | None, as_json: bool) -> int:
+def command(
+    uri: str | None, identity_path: Path | None, attestation: bool, collateral: Path | None, as_json: bool
+) -> int:
     """Check FUSE, the identity and, with a URI, the store behind it; say what to do about each.
 
     At the URI a small probe object is written and deleted, to find out whether conditional writes hold.
+
+    A machine need not have all that --attestation looks for: an SGX host has no TDX, and a guest neither's devices.
     """
     findings = [
         _fuse_device(),
@@ -44,6 +52,8 @@ def command(uri: str | None, identity_path: Path | None, as_json: bool) -> int:
     ]
     if uri is not None:
         findings += _store(split_version(uri)[0])
+    if attestation:
+        findings += _attestation(collateral)
     if as_json:
         print_json([{"about": f.about, "good": f.good, "words": f.words} for f in findings])
     else:
@@ -89,6 +99,17 @@ def _identity(path: Path) -> Finding:
     except SealfsError as error:
         return Finding("identity", False, f"{error.message}; {error.hint}")
     return Finding("identity", True, f"{path}, fingerprint {identity.recipient.fingerprint}")
+
+
+def _attestation(collateral: Path | None) -> list[Finding]:
+    try:
+        from sealfs.attestation.collateral import CollateralFolder, default_folder  # noqa: PLC0415 - an extra
+        from sealfs.attestation.host import check_host  # noqa: PLC0415
+    except ImportError as error:
+        words = f"{error.name} is not installed: pip install 'sealfs[attestation]'"
+        return [Finding("attestation", False, words)]
+    checks = check_host(CollateralFolder(collateral or default_folder()), datetime.now(UTC))
+    return [Finding(check.about, check.good, check.words) for check in checks]
 
 
 def _store(uri: str) -> list[Finding]:

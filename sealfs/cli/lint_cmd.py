@@ -33,8 +33,19 @@ def command(manifest: Path, fail_on: Level, as_json: bool) -> int:
         print_json([asdict(finding) for finding in findings])
     else:
         print_findings(findings, manifest)
+        _tell_level(findings)
     level = worst(findings)
     return 1 if level is not None and LEVELS.index(level) >= LEVELS.index(fail_on) else 0
+
+
+def _tell_level(findings: list[Finding]) -> None:
+    try:
+        from sealfs.enclave.registration import register  # noqa: PLC0415 - attestation is an extra
+    except ImportError:
+        return
+    registered = register("", findings)
+    why = f", because of {registered.findings[0].split(': ')[0]}" if registered.findings else ""
+    note(f"may serve datasets that demand {registered.level} at most{why}")
 
 
 def print_findings(findings: list[Finding], manifest: Path) -> None:

@@ -34,8 +34,10 @@ _VERBS = {
     "trust": "Show or change whose signature is believed at an address.",
     "mount": "Mount a dataset as a read-only folder.",
     "run": "Run a command on sealed data, natively or in an enclave.",
+    "task": "Agree with others on one use of everybody's data, and run it.",
     "measure": "Make an enclave's files for a command, and print its measurement.",
     "lint": "Say what in an enclave's manifest lets the host in.",
+    "policy": "Show what a policy demands, or explain its verdict on evidence.",
     "broker": "Run a key broker: keys only for what has proven itself.",
     "umount": "Unmount, and return when it is really gone.",
     "fetch": "Copy a version's objects to a folder, without any key.",
@@ -57,6 +59,7 @@ Exit codes:
    5  data does not authenticate 11  written by a newer sealfs
  130  interrupted                12  no place to run it: tool or file missing
   13  key broker not reachable     14  not proven what a policy demands
+  15  a contract does not allow it
   85  run: the workload's in-process reader found data that does not authenticate
 \b
 Three steps:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,24 @@ import click
 from sealfs.attestation.levels import Level
 from sealfs.cli.common import identity_option, json_option, note, open_identity, print_json
 from sealfs.cli.lint_cmd import print_findings
-from sealfs.cli.run_cmd import job_options, make_job
+from sealfs.cli.run_cmd import job_options, make_job, make_output
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
-from sealfs.enclave.lint import served_level
 from sealfs.enclave.measure import Measured, manifest_digest, measure
 from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
 from sealfs.executors.base import Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import launcher_imports
+from sealfs.executors.launcher import rehearsal_command
 from sealfs.keys import Identity, Recipient, Signer
-from sealfs.placement import DataMount, Output
+from sealfs.placement import DataMount
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
-_TRIAL = {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the enclave; and what a trial compiles, the next would load
+_TRIAL = {  # as in the enclave, so that the same files are loaded
+    "PYTHONDONTWRITEBYTECODE": "1",  # what a trial compiles, the next would load
+    "LC_ALL": "C.UTF-8",
+    "LOCPATH": "/usr/lib/locale",
+}
 
 
 def _check_size(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -68,6 +72,7 @@ def command(
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
+    out_log: str | None,
     enclave: Path,
     trial: str | None,
     again: bool,
@@ -96,7 +101,7 @@ def command(
         raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
-    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
     for mount in job.datasets:
@@ -128,16 +133,15 @@ def command(
 
 def _register(measured: Measured, enclave: Path, url: str, identity: Identity) -> None:
     """Tell a broker what was measured."""
-    from sealfs.attestation.verdict import RegisteredManifest  # noqa: PLC0415 - these talk to brokers
-    from sealfs.broker.address import BrokerAddress  # noqa: PLC0415
+    from sealfs.broker.address import BrokerAddress  # noqa: PLC0415 - these talk to brokers
     from sealfs.broker.owner import BrokerMember  # noqa: PLC0415
+    from sealfs.enclave.registration import register  # noqa: PLC0415
 
-    level, findings = served_level(measured.findings)
+    manifest = register(measured.mrenclave or manifest_digest(enclave), measured.findings)
     if measured.mrenclave is None:
-        level = min(level, Level.L2)  # nothing protects it
-    measurement = measured.mrenclave or manifest_digest(enclave)
-    BrokerMember(BrokerAddress.parse(url), identity).register(RegisteredManifest(measurement, level, findings))
-    note(f"registered {measurement}: it may serve {level} ({level.meaning})")
+        manifest = replace(manifest, level=min(manifest.level, Level.L2))  # nothing protects it
+    BrokerMember(BrokerAddress.parse(url), identity).register(manifest)
+    note(f"registered {manifest.measurement}: it may serve {manifest.level} ({manifest.level.meaning})")
 
 
 def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
@@ -152,12 +156,16 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"the trial run failed with exit code {code}",
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
-    preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
-    code, also = collect(
-        launcher_imports(job.keys in ("attested", "runner")), environment={**_TRIAL, **preloaded}, excludes=hidden
-    )
+    by_evidence = job.keys in ("attested", "runner")
+    with tempfile.TemporaryDirectory(prefix="sealfs-rehearsal-") as folder:
+        rehearsal = rehearsal_command(Path(folder), by_evidence=by_evidence)
+        environment = {**_TRIAL, "LD_PRELOAD": str(LIBRARY)}
+        code, also = collect(rehearsal, environment=environment, excludes=[*hidden, f"{folder}/*"])
     if code:
-        raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
+        raise ExecutorError(
+            "the launcher does not run here",
+            f"try it: {shlex.join(rehearsal_command(Path('DIR'), by_evidence=by_evidence))}",
+        )
     return paths | also
 
 

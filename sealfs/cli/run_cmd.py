@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -81,11 +82,21 @@ class PlacedSignerParameter(SignerParameter):
         return path, super().convert(key, param, ctx)
 
 
+def _check_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    del context, parameter
+    if (value is not None and not re.fullmatch(r"[^/\0]{1,200}", value)) or value in (".", ".."):
+        raise click.BadParameter("is not the name of a file, without folders")
+    return value
+
+
 def job_options(command: Command) -> Command:
     """Add the options that say what a run reads and writes, and where it runs."""
     for option in (
         click.option("--out-interval", type=click.FloatRange(min=0.1), default=DEFAULT_INTERVAL, show_default=True,
                      metavar="SECONDS", help="How often results are sealed; a crash loses no more than that."),
+        click.option("--out-log", metavar="NAME", callback=_check_name,
+                     help="In an enclave: write what COMMAND prints to this file among the results, instead of "
+                     "showing it to the host. L5 demands it."),
         click.option("--out-recipient", "recipients", multiple=True, type=RecipientParameter(),
                      help="Who can open the results: recipient strings or .pub files [default: you]."),
         click.option("--out", type=OutputParameter(), metavar="URI:/PATH",
@@ -103,7 +114,7 @@ def job_options(command: Command) -> Command:
         click.option("--data", "data", multiple=True, type=DataParameter(), metavar="URI[@VERSION]:/PATH",
                      help="A dataset, and where COMMAND sees it. Repeatable."),
         click.option("--executor", default="native", show_default=True, metavar="NAME",
-                     help="native, gramine_direct, gramine_sgx, occlum, scone, or one that a package added."),
+                     help="native, gramine-direct, gramine-sgx, occlum, scone, or one that a package added."),
     ):  # fmt: skip
         command = option(command)
     return command
@@ -133,6 +144,7 @@ def command(
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
+    out_log: str | None,
     enclave: Path | None,
     runner: Path | None,
     dry_run: bool,
@@ -141,18 +153,55 @@ def command(
 ) -> int:
     """Run COMMAND on sealed data, and seal what it writes.
 
-    COMMAND finds each dataset at the PATH given with it, as ordinary read-only files. What it writes below the
-    path given with --out is in memory only, and leaves it as a new sealed dataset: sealed at an interval, and
-    when COMMAND ends, however it ends. 'sealfs ls' and 'sealfs pull' read it.
+    DATA
 
-    Signals and the exit code are passed on. If data turns out to be damaged COMMAND is killed, and the exit code
-    is 5 (--attach fuse) or 85 (preload).
+    COMMAND finds each dataset at the PATH given with it, an empty folder, as ordinary read-only files. It need not
+    know anything of this. VERSION is a number, or sha256:DIGEST as 'sealfs stat' prints it; none means the newest.
+    Without --signer, the signer of a dataset is believed as with every other verb: at first use, and then for good.
 
-    Natively the kernel and whoever controls this machine can see the plaintext. The executors with an enclave
-    need a folder that 'sealfs measure' has filled for the same options and COMMAND.
+    RESULTS
+
+    What COMMAND writes below the path given with --out is in memory only. It leaves as a new sealed dataset: at an
+    interval, and when COMMAND ends, however it ends. 'sealfs ls' and 'sealfs pull' read it. Each run signs with a
+    key of its own and prints its signer, so each needs an address of its own. If results cannot be sealed in the
+    end the run fails, whatever COMMAND's exit code, and says where they are.
+
+    KEYS
+
+    The identity opens the data. If it has a passphrase, that is asked for at the terminal, or read from the file
+    named by $SEALFS_PASSPHRASE_FILE. Keys reach the launcher by a descriptor, and COMMAND not at all.
 
     A dataset whose keys are at a broker opens with your identity if you are its recipient, and else with whatever
     evidence there is of this machine or enclave; the broker decides, and a refusal says why.
+
+    EXECUTORS
+
+    \b
+    native          This machine: whoever controls it can see the plaintext.
+    gramine-direct  Gramine without SGX: a trial, as visible as native.
+    gramine-sgx     Gramine in SGX. Never run on hardware by this project.
+    occlum, scone   Other enclaves. Their files are generated, never run.
+
+    Those with an enclave need a folder that 'sealfs measure' has filled for the same options and COMMAND. A package
+    can add more, as entry points in the group sealfs.executors.
+
+    SIGNALS AND EXIT CODES
+
+    SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to COMMAND and its children. Its output
+    streams through. The exit code is COMMAND's own, or 128 + N if signal N ended it. If data turns out to be
+    damaged COMMAND is killed, nothing more is sealed, and the exit code is 5 (--attach fuse) or 85 (in the
+    process). The other codes are those of 'sealfs --help'.
+
+    EXAMPLES
+
+    \b
+    sealfs run --data s3://bucket/scans:/data -- python train.py /data
+    sealfs run --data s3://a/eyes@3:/eyes --signer /eyes=clinic.pub \\
+               --data s3://b/labels:/labels --signer /labels=lab.pub \\
+               --out s3://bucket/model:/out --out-interval 60 \\
+               -- python train.py /eyes /labels --save /out
+    sealfs run --dry-run --executor gramine-sgx --enclave ./enclave \\
+               --data s3://bucket/scans:/data -- python train.py /data
     """
     chosen = find_executor(executor)
     if chosen.is_enclave and attach == "fuse":
@@ -161,7 +210,7 @@ def command(
     if out is not None and not recipients:
         own = IdentityKeys(open_identity(identity_path))
         recipients = (own.recipient,)
-    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, attach, enclave)
     if dry_run:
@@ -209,6 +258,25 @@ def _keys_here(
         for dataset in datasets:
             stack.callback(dataset.store.close)
         return keys_here(datasets, identity, job.broker)
+
+
+def make_output(
+    out: tuple[str, str] | None,
+    recipients: Sequence[Recipient],
+    interval: float,
+    log: str | None,
+    executor: Executor,
+) -> Output | None:
+    """Return where the options say that results go, if there are any.
+
+    Raises:
+        UsageError: What is printed cannot go there.
+    """
+    if log is not None and (out is None or not executor.is_enclave):
+        raise UsageError(
+            "--out-log is for the results of an enclave", "natively: sh -c 'COMMAND >/out/log 2>&1', with --out"
+        )
+    return Output(*out, tuple(map(str, recipients)), interval, log) if out else None
 
 
 def make_job(

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from sealfs.attestation.levels import Level as SecurityLevel
 from sealfs.dataset.version import split_version
 from sealfs.errors import UsageError
 from sealfs.placement import parse_placed
@@ -26,6 +25,8 @@ LEVELS: tuple[Level, ...] = ("note", "warning", "error")
 
 # The folders of an enclave through which ciphertext comes and goes; everything read there is authenticated.
 CIPHERTEXT_URIS = ("file:ciphertext/", "file:results/")
+
+PLAIN_OUTPUT = "standard output and error"
 
 _INSECURE = {
     "insecure__use_cmdline_argv": "whoever starts the enclave chooses its arguments: 'python -c ...' is a shell "
@@ -40,6 +41,11 @@ _INSECURE = {
     "insecure__protected_files_key": "the key of protected files is written in the manifest, which is public",
 }
 _LAUNCHER = "sealfs.enclave.launch"
+_HOST_KEYS = {
+    "--identity-fd": "the identity that opens the data comes from the host, which can open it as well",
+    "--keys-fd": "the keys that open the data come from the host, in the clear: for tests only",
+    "--runner-fd": "the keys are released on the word of a runner, who is the host: for rehearsals only",
+}
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|PRIVATE|ACCESS_KEY|API_KEY", re.IGNORECASE)
 _RUNTIME = re.compile(r"gramine\.runtimedir|/gramine/runtime/")
 _KEY_FILE = re.compile(r"identity|\.pem$|test[-_]keys|\.key$", re.IGNORECASE)
@@ -81,18 +87,6 @@ def lint(text: str) -> list[Finding]:
     return sorted(set(_Linter(text, manifest).findings()))
 
 
-def served_level(findings: Sequence[Finding]) -> tuple[SecurityLevel, tuple[str, ...]]:
-    """Return the highest level that an SGX manifest with these findings may serve, and what keeps it from a higher.
-
-    What lets the host in leaves nothing to protect; a weakness leaves what a confidential virtual machine has.
-    """
-    errors = tuple(f"{f.what}: {f.why}" for f in findings if f.level == "error")
-    warnings = tuple(f"{f.what}: {f.why}" for f in findings if f.level == "warning")
-    if errors:
-        return SecurityLevel.L1, errors + warnings
-    return (SecurityLevel.L4, warnings) if warnings else (SecurityLevel.L5, ())
-
-
 def worst(findings: list[Finding]) -> Level | None:
     """Return the highest level among findings."""
     return max((finding.level for finding in findings), key=LEVELS.index, default=None)
@@ -107,7 +101,7 @@ class _Linter:
         """Yield them in no order."""
         yield from self._insecure(self._manifest)
         yield from self._environment()
-        yield from self._versions()
+        yield from self._launcher()
         yield from self._files()
         yield from self._mounts()
         yield from self._switches()
@@ -157,28 +151,37 @@ class _Linter:
             if uri is not None and uri not in self._trusted():
                 yield self._finding("error", f"loader.{name}", f"{uri} is no trusted file: the host writes it")
 
-    def _versions(self) -> Iterator[Finding]:
-        """Look at what the launcher is told of each dataset."""
-        argv = [*takewhile(lambda word: word != "--", map(str, self._get("loader.argv", [])))]
-        if _LAUNCHER not in argv:
-            return
+    def _launcher_words(self) -> list[str]:
+        """Return the launcher's own arguments; none if something else is started."""
+        argv = [str(word) for word in self._get("loader.argv", [])]
+        if argv[1:3] != ["-m", _LAUNCHER]:
+            return []
+        return [*takewhile(lambda word: word != "--", argv[3:])]
+
+    def _launcher(self) -> Iterator[Finding]:
+        """Look at what the launcher is told: where keys come from, and which datasets it takes."""
+        argv = self._launcher_words()
         for option, value in pairwise(argv):
-            if option != "--data":
-                continue
-            uri, path = parse_placed(value)
-            version = split_version(uri)[1]
-            if "--attested" in argv:
-                why = f"which of its provider's datasets is at {path}, and which version, their broker decides"
-                yield self._finding("note", value, why, f'"{value}"')
-                continue
-            if version is None:
-                why = f"the host chooses which of its provider's datasets and versions is at {path}"
-            elif isinstance(version, int):
-                why = f"the host may put version {version} of another of its provider's datasets at {path}"
-            else:
-                continue
-            pin = "pin it with URI@sha256:DIGEST, which 'sealfs stat URI@VERSION' prints"
-            yield self._finding("warning", value, f"{why}: {pin}", f'"{value}"')
+            if option in _HOST_KEYS:
+                yield self._finding("warning", option, _HOST_KEYS[option], f'"{option}"')
+            if option == "--data":
+                yield from self._version(value, attested="--attested" in argv)
+
+    def _version(self, data: str, *, attested: bool) -> Iterator[Finding]:
+        uri, path = parse_placed(data)
+        version = split_version(uri)[1]
+        if attested:
+            why = f"which of its provider's datasets is at {path}, and which version, their broker decides"
+            yield self._finding("note", data, why, f'"{data}"')
+            return
+        if version is None:
+            why = f"the host chooses which of its provider's datasets and versions is at {path}"
+        elif isinstance(version, int):
+            why = f"the host may put version {version} of another of its provider's datasets at {path}"
+        else:
+            return
+        pin = "pin it with URI@sha256:DIGEST, which 'sealfs stat URI@VERSION' prints"
+        yield self._finding("warning", data, f"{why}: {pin}", f'"{data}"')
 
     def _trusted(self) -> list[str]:
         entries = self._get("sgx.trusted_files", [])
@@ -267,9 +270,9 @@ class _Linter:
         if self._get("sys.enable_sigterm_injection", False):
             why = "the host chooses when the program is told to end; it could also just kill it"
             yield self._finding("note", "sys.enable_sigterm_injection", why)
-        if self._get("loader.argv") is not None:
+        if "--out-log" not in self._launcher_words():
             why = "what the program prints, the host reads: losses, names in tracebacks"
-            yield self._finding("note", "standard output and error", why, "loader.argv")
+            yield self._finding("note", PLAIN_OUTPUT, why, "loader.argv")
 
 
 def _covers(outer: str, inner: str) -> bool:

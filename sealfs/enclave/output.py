@@ -58,6 +58,8 @@ class OutputSealer:
         interval: Seconds between snapshots.
         single_writer: The user's word for stores without conditional writes.
         patience: Seconds for which the last snapshot is tried again while the store is away.
+        identity: Who signs the results; None makes an identity for this run.
+        max_size: Most bytes that may leave; None for any number.
         level: What they are stamped with, see `Snapshot.level`.
     """
 
@@ -71,6 +73,8 @@ class OutputSealer:
         interval: float = DEFAULT_INTERVAL,
         single_writer: bool = False,
         patience: float = PATIENCE,
+        identity: Identity | None = None,
+        max_size: int | None = None,
         level: str | None = None,
     ) -> None:
         if not recipients:
@@ -80,8 +84,9 @@ class OutputSealer:
         self._recipients = tuple(recipients)
         self._state = state
         self._single_writer = single_writer
+        self._identity = identity or Identity.generate()
+        self._max_size = max_size
         self._level = level
-        self._identity = Identity.generate()
         self._trust = TrustStore(state / "trust")
         self._periodic = Periodic("sealfs-output", self._go_on, interval, "the results were not sealed", patience)
 
@@ -135,6 +140,7 @@ class OutputSealer:
 
     def _snapshot(self, message: str) -> set[bytes]:
         """Push the folder, and return which files stayed as they were in the snapshot before."""
+        self.check_size()
         held: set[bytes] = set()
         # One journal for all tries at one snapshot, so that nothing is sent twice; none beyond that, as it goes by
         # times of change, and what is written through a mapping changes none.
@@ -147,6 +153,21 @@ class OutputSealer:
                     if error.path in held or len(held) >= _MAX_HELD:
                         raise
                     held.add(error.path)
+
+    def check_size(self) -> None:
+        """Refuse to let more leave than may: a result as large as the data could be the data.
+
+        Raises:
+            UsageError: There is more in the folder.
+        """
+        if self._max_size is None:
+            return
+        paths = (path for path in self._folder.rglob("*") if path.is_symlink() or not path.is_dir())
+        size = sum(path.lstat().st_size + len(os.fsencode(path.relative_to(self._folder))) for path in paths)
+        if size > self._max_size:
+            raise UsageError(
+                f"the results have {size} bytes, {self._max_size} are allowed", "nothing of them was sealed"
+            )
 
     def _push(self, message: str, held: set[bytes], state: Path) -> None:
         options = PushOptions(
@@ -209,11 +230,11 @@ def sealed_to_the_end(sealer: OutputSealer) -> Iterator[None]:
         raise SystemExit(1) from None
     finally:
         if os.getpid() == owner:
-            _end_like_a_program()
+            end_like_a_program()
             sealer.finish()
 
 
-def _end_like_a_program() -> None:
+def end_like_a_program() -> None:
     """Wait for threads and run exit handlers: once the interpreter itself does, no thread can seal any more."""
     for thread in threading.enumerate():
         if not thread.daemon and thread is not threading.current_thread():

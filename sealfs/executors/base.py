@@ -79,13 +79,14 @@ class Executor(Protocol):
 
 
 def find_executor(name: str) -> Executor:
-    """Return a new executor of this name.
+    """Return a new executor of this name, in which `-` and `_` are the same.
 
     Raises:
         UsageError: There is none.
         ExecutorError: It can't be loaded.
     """
-    found = {entry.name: entry for entry in entry_points(group=GROUP)}
+    found = {entry.name.replace("_", "-"): entry for entry in entry_points(group=GROUP)}
+    name = name.replace("_", "-")
     if name not in found:
         there = f"there are: {', '.join(sorted(found))}" if found else "sealfs has changed: install it again"
         raise UsageError(f"there is no executor '{name}'", there)

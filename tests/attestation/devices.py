@@ -2,8 +2,8 @@
 
     python -m attestation.devices MOUNTPOINT OUT TEE DISTURBED
 
-serves /dev/attestation as Gramine does, or /sys/kernel/config/tsm/report as Linux does in a guest (TEE is sgx, tdx or
-snp). What a verifier has to know of the machines is written to OUT first.
+serves /dev/attestation as Gramine does, or /sys/kernel/config/tsm/report as Linux does in a guest. TEE is sgx, tdx
+or snp. What a verifier has to know of the machines is written to OUT first.
 """
 
 from __future__ import annotations

@@ -1,15 +1,31 @@
-"""REPORTDATA: the vectors of docs/attestation.md, and that each part of the runtime data changes it."""
+"""REPORTDATA: the vectors of docs/report-data-vectors.json, and that each part of the runtime data changes it."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+from pathlib import Path
 
 import pytest
 
 from sealfs.attestation.binding import RuntimeData
+from sealfs.attestation.canonical import canonical
 from sealfs.errors import DocumentError
 
 KEY = {"kty": "EC", "crv": "P-256", "alg": "ECDH-ES+A256KW", "x": "eA", "y": "eQ"}
+
+
+def test_the_vectors_of_the_documentation() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    vectors = json.loads((docs / "report-data-vectors.json").read_text())
+    for vector in vectors:
+        members = vector["runtime-data"]
+        data = RuntimeData(members.pop("nonce"), members.pop("tee-pubkey"), members)
+        assert canonical(data.to_json()).decode() == vector["canonical"]
+        assert data.report_data().hex() == vector["report_data"]
+        assert data.report_data()[:48] == hashlib.sha384(vector["canonical"].encode()).digest()
+    assert len(vectors) == 4
+    assert vectors[0]["report_data"][:96] in (docs / "attestation.md").read_text()
 
 
 def test_it_is_what_kbs_defines() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -158,6 +159,14 @@ def test_many_at_once_fetch_once(tmp_path: Path, service: Service) -> None:
     assert service.asked == 1
 
 
+def test_fetched_by_whoever_has_an_event_loop(tmp_path: Path, service: Service) -> None:
+    async def server() -> None:
+        verify(CollateralFolder(tmp_path, service.url))
+
+    asyncio.run(server())
+    assert service.asked == 1
+
+
 def test_refreshed_before_it_expires(tmp_path: Path, service: Service) -> None:
     folder = CollateralFolder(tmp_path, service.url, refresh_before=7 * DAY)
     verify(folder)
@@ -174,7 +183,7 @@ def test_a_service_that_is_away_when_it_is_time(tmp_path: Path, service: Service
     verify(folder)
     service.collateral = None
     verify(folder, NOW + 28 * DAY)  # still in date
-    with pytest.raises(EvidenceError, match="does not verify"):
+    with pytest.raises(EvidenceError, match="expired at 2026-03-30"):
         verify(folder, NOW + 30 * DAY)
     with pytest.raises(EvidenceError, match="nothing from Intel"):
         verify(CollateralFolder(tmp_path / "new", service.url))

@@ -145,6 +145,7 @@ def test_certificates_out_of_date(days: int) -> None:
         verify(MACHINE.report(BOUND), at=NOW + timedelta(days=days))
 
 
+@pytest.mark.slow
 def test_a_bit_flipped_anywhere_in_the_report() -> None:
     report = MACHINE.report(BOUND)
     for bit in range(0, 8 * REPORT_SIZE, 3):

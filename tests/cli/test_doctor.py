@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from attestation.hardware import Machine
 from commands import InProcess
 from mount.bucket import PLACE, running_bucket
 
@@ -53,3 +54,11 @@ def test_bucket_without_conditional_writes(sealfs: InProcess, source: Path) -> N
         complaint = sealfs("push", source, PLACE, env=env, code=None).complaint
         assert "--single-writer" in complaint
         assert "pushed version 1" in sealfs("push", "--single-writer", source, PLACE, env=env).text
+
+
+def test_attestation(sealfs: InProcess, tmp_path: Path) -> None:
+    (tmp_path / "collateral.json").write_text(Machine().collateral())
+    outcome = sealfs("doctor", "--attestation", "--collateral", tmp_path, code=None)
+    for about in ("evidence", "/dev/sgx_enclave", "SGX quote service", "collateral sgx-", "synchronized clock"):
+        assert f" {about}" in outcome.text
+    assert "sgx_enclave" not in sealfs("doctor", code=None).text

@@ -18,6 +18,7 @@ from sealfs.enclave.keysource import write_preshared_keys
 from sealfs.keys import Identity, load_identity
 from sealfs.mount.points import mounted_type
 from sealfs.store.local import LocalStore
+from sealfs.workload import SIGNALS
 
 MARK = b"PLAINTEXT-THAT-MUST-NOT-LEAVE"
 
@@ -154,7 +155,7 @@ def start(provider: Sealfs, log: Path, *words: object) -> subprocess.Popen[bytes
     return provider.start("run", *words, log=log)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_signals_are_passed_on_and_results_sealed(
     provider: Sealfs, pushed: Path, data: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -164,7 +165,7 @@ out = pathlib.Path(sys.argv[1])
 def handler(number, frame):
     (out / "told").write_text(str(int(number)))
     sys.exit(9)
-for number in (1, 2, 15):
+for number in (1, 2, 3, 10, 12, 15):
     signal.signal(number, handler)
 print("ready", flush=True)
 time.sleep(60)
@@ -448,3 +449,14 @@ def test_signers_and_versions(provider: Sealfs, pushed: Path, data: Path, tmp_pa
 def test_preload_that_is_not_there_is_no_silent_mount(provider: Sealfs, pushed: Path, data: Path) -> None:
     ended = provider("run", "--data", f"{pushed}:{data}", "--", "true", code=12)
     assert "--attach fuse" in ended.stderr
+
+
+def test_what_is_printed_goes_to_results_of_enclaves_only(sealfs: Sealfs, tmp_path: Path) -> None:
+    out = f"{tmp_path / 'results'}:{tmp_path / 'out'}"
+    assert "natively: sh -c" in sealfs("run", "--out", out, "--out-log", "log", "--", "true", code=2).stderr
+    enclave = ["--executor", "gramine-sgx", "--enclave", tmp_path / "enclave"]
+    assert "--out-log is for" in sealfs("run", *enclave, "--out-log", "log", "--", "true", code=2).stderr
+    assert "--out-log is for" in sealfs("measure", *enclave, "--out-log", "log", "--", "true", code=2).stderr
+    for name in ("a/b", "", "..", "."):
+        wrong = sealfs("run", *enclave, "--out", out, "--out-log", name, "--", "true", code=2).stderr
+        assert "is not the name of a file" in wrong

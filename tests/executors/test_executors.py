@@ -24,7 +24,7 @@ from sealfs.executors.launcher import SECRETS_FD
 from sealfs.keys import Identity, Signer
 from sealfs.placement import DataMount, Output
 
-ENCLAVES = ("gramine_direct", "gramine_sgx", "occlum", "scone")
+ENCLAVES = ("gramine-direct", "gramine-sgx", "occlum", "scone")
 FILES = (
     "/etc/ssl/openssl.cnf",
     "/home/me/project/train.py",
@@ -34,8 +34,8 @@ FILES = (
     "/usr/lib/x86_64-linux-gnu/libz.so.1",
 )
 TOOLS = {
-    "gramine_direct": ["gramine-direct"],
-    "gramine_sgx": ["gramine-sgx"],
+    "gramine-direct": ["gramine-direct"],
+    "gramine-sgx": ["gramine-sgx"],
     "occlum": ["occlum"],
     "scone": ["docker"],
 }
@@ -77,7 +77,7 @@ def rendered(job: Job, name: str) -> Mapping[str, str]:
 
 
 def manifest(job: Job) -> dict[str, Any]:
-    return tomllib.loads(rendered(job, "gramine_sgx")[RENDERED])
+    return tomllib.loads(rendered(job, "gramine-sgx")[RENDERED])
 
 
 @pytest.mark.parametrize("name", ["native", *ENCLAVES])
@@ -85,12 +85,13 @@ def test_all_are_found(name: str) -> None:
     executor = find_executor(name)
     assert executor.is_enclave == (name != "native")
     assert len(executor.notice) > 20
+    assert type(find_executor(name.replace("-", "_"))) is type(executor)
 
 
 def test_unknown_one_and_one_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="there is no executor 'sgx'") as caught:
         find_executor("sgx")
-    assert "gramine_sgx" in caught.value.hint
+    assert "gramine-sgx" in caught.value.hint
     entry = EntryPoint("theirs", "no.such.module:Class", base.GROUP)
     monkeypatch.setattr(base, "entry_points", lambda group: [entry])
     with pytest.raises(ExecutorError, match="cannot be loaded"):
@@ -138,7 +139,7 @@ def test_native(job: Job) -> None:
 
 
 def test_gramine_commands(job: Job) -> None:
-    direct, sgx = find_executor("gramine_direct"), find_executor("gramine_sgx")
+    direct, sgx = find_executor("gramine-direct"), find_executor("gramine-sgx")
     assert list(direct.command(job)) == ["gramine-direct", "workload"]
     assert list(sgx.command(job)) == ["gramine-sgx", "workload"]
     assert list(direct.build(job)) == [["gramine-manifest", "workload.manifest.template", "workload.manifest"]]
@@ -149,17 +150,21 @@ def test_gramine_commands(job: Job) -> None:
 
 def test_gramine_manifest_is_what_the_linter_wants(job: Job) -> None:
     datasets = tuple(replace(data, version=bytes(32)) for data in job.datasets)
-    findings = lint(rendered(replace(job, datasets=datasets), "gramine_sgx")[RENDERED])
-    assert {finding.level for finding in findings} == {"note"}
-    assert {finding.what for finding in findings} == {
+    findings = lint(rendered(replace(job, datasets=datasets), "gramine-sgx")[RENDERED])
+    assert [finding.what for finding in findings if finding.level != "note"] == ["--identity-fd"]
+    assert {finding.what for finding in findings if finding.level == "note"} == {
         "file:ciphertext/0/", "file:ciphertext/1/", "file:results/", "standard output and error",
         "sys.enable_sigterm_injection",
     }  # fmt: skip
 
 
 def test_linter_wants_versions_pinned(job: Job) -> None:
-    text = rendered(job, "gramine_sgx")[RENDERED]
-    found = {finding.what: finding for finding in lint(text) if finding.level != "note"}
+    text = rendered(job, "gramine-sgx")[RENDERED]
+    found = {
+        finding.what: finding
+        for finding in lint(text)
+        if "/ciphertext/" in finding.what and finding.level != "note"
+    }
     assert set(found) == {"file:///ciphertext/0@3:/data", "file:///ciphertext/1:/more"}
     assert "another of its provider's datasets at /data" in found["file:///ciphertext/0@3:/data"].why
     for what, finding in found.items():
@@ -181,8 +186,20 @@ def test_gramine_manifest_says_what_runs(job: Job, recipient: str, signer: Signe
     ]
 
 
+def test_what_the_script_prints_can_go_to_the_results(job: Job) -> None:
+    assert job.output is not None
+    logged = replace(job, output=replace(job.output, log="log"))
+    argv = manifest(logged)["loader"]["argv"]
+    assert argv[argv.index("--out-log") + 1] == "log"
+    for made, expected in ((job, True), (logged, False)):
+        findings = lint(rendered(made, "gramine-sgx")[RENDERED])
+        assert any(finding.what == "standard output and error" for finding in findings) == expected
+
+
 def test_test_keys_show_in_the_measured_arguments(job: Job) -> None:
-    argv = manifest(replace(job, keys="test-keys"))["loader"]["argv"]
+    job = replace(job, keys="test-keys")
+    argv = manifest(job)["loader"]["argv"]
+    assert any(finding.what == "--keys-fd" for finding in lint(rendered(job, "gramine-sgx")[RENDERED]))
     assert argv[argv.index("--keys-fd") + 1] == "0"
     assert "--identity-fd" not in argv
 
@@ -298,15 +315,15 @@ def test_enclave_must_have_been_made(job: Job, tools: Path, name: str) -> None:
 def test_where_results_go_in_the_end_is_the_hosts_business(job: Job) -> None:
     assert job.output is not None
     elsewhere = replace(job, output=replace(job.output, address="s3://bucket/results"))
-    assert rendered(elsewhere, "gramine_sgx") == rendered(job, "gramine_sgx")
+    assert rendered(elsewhere, "gramine-sgx") == rendered(job, "gramine-sgx")
 
 
 def test_results_of_a_program_that_is_no_script(job: Job) -> None:
     with pytest.raises(ExecutorError, match="can have no results"):
-        rendered(replace(job, command=("/bin/train",)), "gramine_sgx")
+        rendered(replace(job, command=("/bin/train",)), "gramine-sgx")
 
 
 def test_nothing_collected(job: Job, tmp_path: Path) -> None:
     (tmp_path / "collected.json").unlink()
     with pytest.raises(ExecutorError, match=r"has no collected\.json"):
-        rendered(job, "gramine_sgx")
+        rendered(job, "gramine-sgx")

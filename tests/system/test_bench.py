@@ -50,7 +50,7 @@ def test_quick_run_measures_everything(env: dict[str, str]) -> None:
     assert (OUTPUT / "bench.png").read_bytes().startswith(b"\x89PNG")
     assert all(rate > 0 for rate in report["limits_bytes_per_second"].values())
     rows = {row["key"]: row for row in report["rows"]}
-    wanted = {"sequential_cold", "sequential_warm", "random_4k", "small_shuffled", "small_listed", "find"}
+    wanted = {"sequential_cold", "sequential_warm", "random_4k", "small_shuffled", "small_again", "find"}
     assert wanted <= rows.keys()
     absent = report["left_out"]
     assert ("paddle_epoch" in rows) != ("paddle_epoch" in absent)

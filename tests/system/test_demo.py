@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sealfs.enclave.attach import LIBRARY
+
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "tools" / "demo"
 PICTURE = ROOT / "demo-output" / "vessels.png"
@@ -39,6 +41,8 @@ def test_all_claims_hold(env: dict[str, str]) -> None:
     assert done.returncode == 0, done.stdout
     assert done.stdout.count(" equal") == 11
     assert "DIFFERENT" not in done.stdout
+    assert "the same numbers once more" in done.stdout or not LIBRARY.exists()
+    assert "NO ENCLAVE" in done.stdout or not LIBRARY.exists()
     assert PICTURE.read_bytes().startswith(b"\x89PNG")
 
 

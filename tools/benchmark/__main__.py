@@ -31,7 +31,7 @@ from benchmark.contenders import (
     Sealfs,
     Zeros,
 )
-from benchmark.data import make_data, small_paths, warm
+from benchmark.data import make_data, small_paths, touch, warm
 from benchmark.epoch import EpochTimer
 from benchmark.picture import draw
 from benchmark.processes import handle_signals, raise_priority
@@ -128,6 +128,8 @@ def measure(stack: contextlib.ExitStack, size: Size, only: Sequence[str], only_r
                 turn = number % len(contenders)
                 for contender in contenders[turn:] + contenders[:turn]:
                     progress.update(task, advance=1, description=f"{row.title}: {contender.name}")
+                    if (below := contender.below()) is not None:
+                        touch(below)
                     if (rate := contender.rate(row, number)) is not None:
                         rates.setdefault(contender.name, []).append(rate)
     return results

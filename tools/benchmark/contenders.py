@@ -51,6 +51,10 @@ class Contender(ABC):
     def mounted(self) -> contextlib.AbstractContextManager[Path]:
         """Mount for as long as the context lasts."""
 
+    def below(self) -> Path | None:
+        """Return the folder of what this contender itself reads, if it is here."""
+        return self.work
+
     def rate(self, row: Row, number: int) -> float | None:
         """Mount, measure a row once, unmount; None if this contender can't take part in it."""
         if row.remote or (row.needs_listing and not self.lists):
@@ -85,6 +89,10 @@ class Plain(Contender):
     """The folder itself."""
 
     name = "plain folder"
+
+    def below(self) -> Path:
+        """See `Contender`."""
+        return self.folder
 
     def rate(self, row: Row, number: int) -> float | None:
         """See `Contender`; the files themselves stand for what a server could give, too."""
@@ -151,6 +159,10 @@ class InProcess(Contender):
         self.folder.mkdir()
         self.size = size
 
+    def below(self) -> Path:
+        """See `Contender`."""
+        return self.sealed.work
+
     def seal(self, plain: Path) -> None:
         """The store is there already."""
         self.plain = plain
@@ -197,6 +209,10 @@ class Memory(Contender):
             raise AbsentError(f"there is no {TMPFS}")
         super().__init__(work)
         self.folder = Path(tempfile.mkdtemp("", "sealfs-bench-", TMPFS))
+
+    def below(self) -> Path:
+        """See `Contender`."""
+        return self.folder
 
     def seal(self, plain: Path) -> None:
         """Copy all into it."""
@@ -317,6 +333,9 @@ class Zeros(Contender):
         self.program = self.work / "zeros"
         run([compiler, "-O2", "-o", self.program, Path(__file__).with_name("zeros.c")])
         self.big = 0
+
+    def below(self) -> None:
+        """Nothing lies below."""
 
     def seal(self, plain: Path) -> None:
         """Only sizes matter."""

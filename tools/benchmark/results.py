@@ -63,7 +63,7 @@ class Results:
         asked = (
             Target("sequential_cold", OURS, 1.5),
             Target("small_shuffled", OURS, 10),
-            Target("small_shuffled", MEMORY, 0.5),
+            Target("small_again", MEMORY, 0.5),
             Target("sequential_cold", PLAIN, 0.7 if self.cipher == "ipsec-mb" else 0.4),
             Target(EPOCH, PLAIN, 0.95),
         )

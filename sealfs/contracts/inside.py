@@ -1,0 +1,432 @@
+"""What runs first where a contract is carried out: proves itself to every owner's broker, and does what was agreed.
+
+    python -m sealfs.contracts.inside --task FILE --run ID --data INPUT=FOLDER [...] --result OUTPUT=FOLDER [...]
+
+Its starter is the operator's host, which is not trusted. All that matters is taken from the contract, and the
+digest of that very contract is what the evidence is bound to: command, environment, what is mounted where, who
+receives what. A host that tells it another contract gets no key for it. The host says only where ciphertext lies,
+which is checked against the digests agreed on, and where sealed results go.
+
+Threading: one thread, until the script runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import types
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import TIMEOUT_MAX
+
+from sealfs.attestation.evidence import EvidenceProvider, detect
+from sealfs.attestation.levels import Level
+from sealfs.attestation.sample import SampleProvider
+from sealfs.broker.address import BrokerAddress
+from sealfs.broker.client import BrokerClient
+from sealfs.contracts.contract import Contract, Input, SealedData
+from sealfs.contracts.lock import Lock, is_locked
+from sealfs.contracts.provenance import Exhibit, Provenance
+from sealfs.contracts.shares import combine
+from sealfs.contracts.task import MAX_SIZE, Task
+from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.keyring import DatasetKeys
+from sealfs.dataset.trust import TrustStore
+from sealfs.dataset.union import Member
+from sealfs.enclave.attach import attach_dataset, attach_union, is_preloaded, objects_folder
+from sealfs.enclave.defaults import apply_defaults
+from sealfs.enclave.launch import preload_and_restart
+from sealfs.enclave.memory import memory_folder
+from sealfs.enclave.output import OutputSealer, end_like_a_program
+from sealfs.errors import ContractError, IntegrityError, LocalIOError, SealfsError, TrustError, UsageError
+from sealfs.keys import Identity, Recipient
+from sealfs.store.local import LocalStore
+
+PROVENANCE = "provenance"  # objects beside the results' own
+LOCK = "lock"
+PRINTED = "printed.log"  # what the script printed, sealed with its results
+_MAX_SCRIPT = 64 << 20
+_BASE_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the host says.
+
+    Attributes:
+        task: The task, read once.
+        run: Id of this run.
+        data: Input to the folder with its ciphertext.
+        results: Output to the folder for its sealed results.
+        script: Where the script lies, if it is no sealed input.
+    """
+
+    task: Task
+    run: str
+    data: Mapping[str, str]
+    results: Mapping[str, str]
+    script: str | None
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What the brokers have released, and what they were shown.
+
+    Attributes:
+        keys: Input to its dataset's keys.
+        level: The lowest that a broker has found.
+        tee: Kind of evidence.
+        exhibits: The evidence, for whoever verifies the results.
+    """
+
+    keys: Mapping[str, DatasetKeys]
+    level: Level
+    tee: str
+    exhibits: tuple[Exhibit, ...]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Carry out one run; ends the process with the script's exit code, or an error's."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        told = _parse(arguments)
+        contract = told.task.contract
+        environment = {**_BASE_ENVIRONMENT, **contract.function.environment}
+        if not is_preloaded():
+            preload_and_restart(arguments, [], environment)
+        _replace_environment(environment)
+        apply_defaults()
+        told.task.check_approved(datetime.now(UTC))  # brokers check, too, with clocks that owners trust
+        code = _carry_out(told)
+    except SealfsError as error:
+        _say(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
+        code = error.exit_code
+    except OSError as error:
+        _say(f"cannot go on: {error.filename or ''}: {error.strerror}")
+        code = LocalIOError.exit_code
+    sys.stdout.flush()
+    os._exit(code)  # exit handlers have run
+
+
+def _parse(arguments: Sequence[str]) -> Told:
+    parser = argparse.ArgumentParser(prog="python -m sealfs.contracts.inside", description=__doc__)
+    parser.add_argument("--task", required=True, metavar="FILE", help="the task")
+    parser.add_argument("--digest", metavar="HEX", help="the contract's digest, if the starter means a certain one")
+    parser.add_argument("--run", required=True, metavar="ID", help="32 hex digits")
+    parser.add_argument("--data", action="append", default=[], metavar="INPUT=FOLDER")
+    parser.add_argument("--result", action="append", default=[], metavar="OUTPUT=FOLDER")
+    parser.add_argument("--script", metavar="FILE", help="where the script lies, if it is no sealed input")
+    options = parser.parse_args(arguments)
+    with open(options.task, "rb") as file:
+        task = Task.parse(file.read(MAX_SIZE + 1))
+    contract = task.contract
+    if options.digest is not None and options.digest != contract.digest:
+        raise ContractError(
+            f"started for the contract {options.digest}, but was given {contract.digest}",
+            "the operator has to explain",
+        )
+    data, results = (dict(_pair(text) for text in texts) for texts in (options.data, options.result))
+    if set(data) != set(contract.inputs) or set(results) != set(contract.outputs):
+        raise UsageError(
+            "the host has not named a folder for exactly the contract's inputs and outputs",
+            f"inputs: {', '.join(contract.inputs)}; outputs: {', '.join(contract.outputs)}",
+        )
+    return Told(task, options.run, data, results, options.script)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    return name, value
+
+
+def _replace_environment(environment: Mapping[str, str]) -> None:
+    """Leave nothing of the host's; the reader's library puts its own variables back for children."""
+    for name in list(os.environ):
+        if name not in {"LD_PRELOAD", "SEALFS_RUNTIME"}:
+            del os.environ[name]
+    os.environ.update(environment)
+
+
+def _carry_out(told: Told) -> int:
+    contract = told.task.contract
+    run_identity = Identity.generate()
+    released = release(contract, run_identity, told.run, detect() or SampleProvider())
+    _say(f"every owner's broker has released its key; this run reaches {released.level}")
+    with ExitStack() as stack:
+        # no TemporaryDirectory: exit handlers run before the results are sealed, and its would remove it
+        state = Path(tempfile.mkdtemp(prefix="sealfs-inside-"))
+        stack.callback(shutil.rmtree, state, ignore_errors=True)
+        attach_inputs(contract, told.data, released.keys, state)
+        script, name = _script(contract, told.script)
+        outputs = {
+            output: stack.enter_context(
+                closing(_Result(stack, told, output, run_identity, state / output, released))
+            )
+            for output in sorted(contract.outputs)
+        }
+        started = datetime.now(UTC).replace(microsecond=0)
+        code = _run_script(contract, script, name, [result.folder for result in outputs.values()])
+        finished = datetime.now(UTC).replace(microsecond=0)
+        for result in outputs.values():
+            result.sealer.check_size()  # all of them, before anything leaves
+        for output, result in outputs.items():
+            sealed = result.seal(code)
+            provenance = Provenance(
+                contract=contract.digest,
+                task=contract.id,
+                run=told.run,
+                output=output,
+                result=sealed,
+                signer=run_identity.signer,
+                inputs={name: entry.data for name, entry in contract.inputs.items() if entry.data is not None},
+                script=hashlib.sha256(script).hexdigest(),
+                level=released.level,
+                tee=released.tee,
+                measurement="",
+                started=started,
+                finished=finished,
+                exit_code=code,
+                exhibits=released.exhibits,
+            )
+            result.store.put(PROVENANCE, provenance.sign(run_identity))
+    return code
+
+
+def release(contract: Contract, run_identity: Identity, run: str, provider: EvidenceProvider) -> Keys:
+    """Prove this run to every owner's broker, and return what they release.
+
+    Args:
+        contract: What the evidence is bound to.
+        run_identity: Who will sign the results; the evidence is bound to it as well.
+        run: Id of this run, likewise.
+        provider: Makes the evidence.
+
+    Raises:
+        KeyRefusedError: A broker refuses, and says why.
+        TrustError: A broker releases something else than agreed.
+        SealfsError: A broker can't be asked.
+    """
+    said = {"results": str(run_identity.signer), "run": run}
+    clients: dict[str, BrokerClient] = {}
+    found: dict[str, DatasetKeys] = {}
+    levels = []
+    for name, entry in sorted(contract.inputs.items()):
+        data = _agreed(name, entry)
+        shares = []
+        for owner in entry.owners:
+            address = contract.parties[owner].broker
+            if address is None:
+                raise ContractError(
+                    f"'{owner}' has no broker that could release {name}", "the contract has to name one"
+                )
+            if owner not in clients:
+                clients[owner] = BrokerClient(
+                    BrokerAddress.parse(address), provider, bound=contract.digest, said=said
+                )
+            answer = clients[owner].resource(owner, bytes.fromhex(data.dataset), data.version)
+            if (answer.version, answer.sha256.hex()) != (data.version, data.snapshot):
+                raise TrustError(f"the broker of '{owner}' releases another version of {name} than agreed")
+            shares.append(answer.keys)
+            levels.append(answer.level)
+        found[name] = shares[0] if len(shares) == 1 else combine(shares)
+    exhibits = tuple(Exhibit(*client.shown) for client in clients.values() if client.shown is not None)
+    return Keys(found, min(levels), provider.tee, exhibits)
+
+
+def _agreed(name: str, entry: Input) -> SealedData:
+    if entry.data is None:
+        raise ContractError(f"the data of input {name} is not said")
+    return entry.data
+
+
+def attach_inputs(
+    contract: Contract, folders: Mapping[str, str], keys: Mapping[str, DatasetKeys], state: Path
+) -> None:
+    """Serve the inputs at their paths in this process, those with the same path as one folder.
+
+    Args:
+        contract: What is agreed.
+        folders: Input to the folder with its ciphertext, from the host.
+        keys: Input to what opens it.
+        state: A private folder.
+
+    Raises:
+        IntegrityError: The host's ciphertext is not what was agreed on.
+        UsageError: Names clash in a union.
+    """
+    for path in sorted({entry.path for entry in contract.inputs.values()}):
+        names = sorted(name for name, entry in contract.inputs.items() if entry.path == path)
+        opened = {name: _open(contract, name, folders[name], state) for name in names}
+        os.makedirs(path, exist_ok=True)
+        if len(names) == 1 and not contract.inputs[names[0]].prefix:
+            (name,) = names
+            attach_dataset(path, opened[name], keys[name])
+            continue
+        members = [
+            Member(name, opened[name].index(keys[name]), keys[name], contract.inputs[name].prefix.encode())
+            for name in names
+        ]
+        attach_union(path, [objects_folder(opened[name]) for name in names], members)
+
+
+def _open(contract: Contract, name: str, folder: str, state: Path) -> Dataset:
+    data = _agreed(name, contract.inputs[name])
+    store = LocalStore(Path(folder))
+    with closing(store):
+        dataset = Dataset.open(store, TrustStore(state / "trust" / name), version=bytes.fromhex(data.snapshot))
+    found = dataset.snapshot.dataset.hex(), dataset.snapshot.version, dataset.ref.sha256.hex()
+    if found != (data.dataset, data.version, data.snapshot):
+        raise IntegrityError(f"what lies at {folder} is not the data agreed on for {name}")
+    return dataset
+
+
+def _script(contract: Contract, path: str | None) -> tuple[bytes, str]:
+    """Return the script's bytes, read once, and what it is called."""
+    function = contract.function
+    if function.code is not None:
+        path = str(Path(contract.inputs[function.code].path) / function.script)
+    if path is None:
+        raise UsageError("the host has not said where the script lies", "--script FILE")
+    with open(path, "rb") as file:
+        script = file.read(_MAX_SCRIPT + 1)
+    if function.sha256 not in {None, hashlib.sha256(script).hexdigest()}:
+        raise ContractError(
+            f"{path} is not the script agreed on", "its SHA-256 differs: the operator has to explain"
+        )
+    return script, path
+
+
+def _run_script(contract: Contract, script: bytes, name: str, folders: Sequence[Path]) -> int:
+    """Run the script as `__main__`, to the end of its threads and exit handlers; return its exit code."""
+    module = types.ModuleType("__main__")
+    module.__dict__["__file__"] = name
+    sys.modules["__main__"] = module
+    sys.argv = [name, *contract.function.arguments]
+    if contract.function.code is not None:
+        sys.path[0] = str(Path(name).parent)  # its modules are sealed with it
+    else:
+        del sys.path[0]  # what lies beside the script was not agreed on
+    with _Printing(contract.stdout, folders):
+        code = 0
+        try:
+            exec(compile(script, name, "exec"), module.__dict__)  # noqa: S102 - that is what was agreed
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+            code = 1
+        end_like_a_program()
+        return code & 0xFF
+
+
+class _Printing:
+    """Sends what is printed, by this process or its children, where the contract says."""
+
+    def __init__(self, where: str, folders: Sequence[Path]) -> None:
+        self._where = where
+        self._folders = folders
+        self._kept: list[int] = []
+
+    def __enter__(self) -> None:
+        if self._where == "host":
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        path = os.devnull if self._where == "none" else self._folders[0] / PRINTED
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._kept = [os.dup(1), os.dup(2)]
+        os.dup2(target, 1)
+        os.dup2(target, 2)
+        os.close(target)
+
+    def __exit__(self, *error: object) -> None:
+        if not self._kept:
+            return
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, kept in enumerate(self._kept, 1):
+            os.dup2(kept, number)
+            os.close(kept)
+        if self._where == "sealed":
+            printed = (self._folders[0] / PRINTED).read_bytes()
+            for folder in self._folders[1:]:
+                (folder / PRINTED).write_bytes(printed)
+
+
+class _Result:
+    """One output: the folder that the script writes to, and what seals it.
+
+    Args:
+        stack: Undoes what is put up.
+        told: From the host.
+        output: Which.
+        run_identity: Signs.
+        state: A private folder for this output.
+        released: Says which level results are stamped with.
+    """
+
+    def __init__(
+        self, stack: ExitStack, told: Told, output: str, run_identity: Identity, state: Path, released: Keys
+    ) -> None:
+        contract = told.task.contract
+        terms = contract.outputs[output]
+        state.mkdir(mode=0o700)
+        self._state = state
+        self._run_identity = run_identity
+        self.store = LocalStore(Path(told.results[output]))
+        self._recipients = [_recipient(contract, name) for name in terms.recipients]
+        if is_locked(terms):
+            identity = Identity.generate()
+            self._recipients = [identity.recipient]
+            self.store.put(LOCK, Lock.make(contract, told.run, output, identity).sign(run_identity), if_absent=True)
+        if contract.function.executor == "native":
+            self.folder = stack.enter_context(memory_folder(Path(terms.path))).content
+        else:  # an enclave's root is its memory
+            self.folder = Path(terms.path)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.sealer = OutputSealer(
+            self.folder,
+            self.store,
+            self._recipients,
+            state,
+            interval=TIMEOUT_MAX / 2,  # nothing leaves before the end, when nobody writes and all can be weighed
+            identity=run_identity,
+            max_size=terms.max_size,
+            level=str(released.level),
+        )
+        self.sealer.start()
+
+    def seal(self, code: int) -> SealedData:
+        """Seal what was written, once; return the snapshot."""
+        self.sealer.finish(f"end of the run, exit code {code}")
+        dataset = Dataset.open(self.store, TrustStore(self._state / "trust"), signer=self._run_identity.signer)
+        snapshot = dataset.snapshot
+        return SealedData(snapshot.dataset.hex(), snapshot.version, dataset.ref.sha256.hex(), self.store.uri)
+
+    def close(self) -> None:
+        """Seal nothing more."""
+        self.sealer.abandon()
+        self.store.close()
+
+
+def _recipient(contract: Contract, name: str) -> Recipient:
+    recipient = contract.parties[name].recipient
+    assert recipient is not None  # noqa: S101 - contracts are checked for that
+    return recipient
+
+
+def _say(message: str) -> None:
+    print(f"sealfs: {message}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,277 @@
+"""The operator's side of a run: brings ciphertext, starts what is measured, and takes its sealed results away.
+
+Nothing here is trusted by anybody else: it has no key, sees no plaintext beyond what the executor gives away, and
+what it says of the run is signed as its word only.
+
+Threading: a run belongs to the main thread, where signals arrive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote
+
+from sealfs.ciphertext import fetch, how_to_open
+from sealfs.contracts import inside
+from sealfs.contracts.approval import Action, ResultAt
+from sealfs.contracts.contract import SealedData
+from sealfs.contracts.files import change_task, load_task
+from sealfs.contracts.lock import MAX_SIZE as MAX_LOCK
+from sealfs.contracts.provenance import MAX_SIZE as MAX_PROVENANCE
+from sealfs.contracts.provenance import Provenance
+from sealfs.contracts.task import Task
+from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.objects import HEAD
+from sealfs.dataset.trust import TrustStore
+from sealfs.errors import (
+    ContractError,
+    ExecutorError,
+    IntegrityError,
+    ObjectNotFoundError,
+    SealfsError,
+    StoreError,
+    TrustError,
+)
+from sealfs.keys import Identity
+from sealfs.mount.child import MountChild
+from sealfs.opening import CacheSettings, OpenView
+from sealfs.progress import Silent
+from sealfs.store.address import open_store
+from sealfs.store.base import ObjectStore
+from sealfs.store.local import LocalStore
+from sealfs.workload import Workload, signals_sent_to
+
+_MODULE = "sealfs.contracts.inside"
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run went.
+
+    Attributes:
+        run: Its id.
+        code: The exit code: the script's, or that of an error inside.
+        results: Output to where its sealed results lie; empty if it did not come to that.
+    """
+
+    run: str
+    code: int
+    results: Mapping[str, ResultAt]
+
+
+class TaskRun:
+    """One run of a task.
+
+    Args:
+        path: The task's file; what happens is noted in it, signed.
+        identity: The operator's.
+        results: Address below which each output gets one of its own.
+        script: Where the script lies, if it is no sealed input.
+        places: Input to an address other than the contract's, for data that has been copied.
+        tell: Told what the user should know.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        identity: Identity,
+        results: str,
+        script: Path | None,
+        places: Mapping[str, str],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._path = path
+        self._identity = identity
+        self._results = results.rstrip("/")
+        self._script = script
+        self._places = places
+        self._tell = tell
+
+    def run(self) -> Report:
+        """Carry it out.
+
+        Raises:
+            ContractError: It may not be run.
+            SealfsError: It could not be started, or its results could not be taken away.
+        """
+        contract = load_task(self._path).contract
+        if contract.function.executor != "native":
+            raise ExecutorError(
+                f"contracts are not carried out by '{contract.function.executor}' yet",
+                "native runs are; an enclave's manifest for contracts is still to be written",
+            )
+        run = ""
+
+        def stage(task: Task) -> Task:
+            nonlocal run
+            task, run = task.stage(self._identity, _now())
+            return task
+
+        change_task(self._path, stage)
+        try:
+            report = self._carried_out(run)
+        except BaseException as error:
+            self._report(Action.FAIL, run, note=_word(error))
+            raise
+        return report
+
+    def _report(self, action: Action, run: str, **members: object) -> None:
+        change_task(self._path, lambda task: task.report(action, self._identity, _now(), run, **members))
+
+    def _carried_out(self, run: str) -> Report:
+        contract = load_task(self._path).contract
+        with ExitStack() as stack:
+            base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealfs-task-")))
+            places = {
+                name: self._brought_near(stack, base, name, entry.data)
+                for name, entry in contract.inputs.items()
+                if entry.data is not None
+            }
+            addresses = {output: f"{self._results}/{run}/{output}" for output in contract.outputs}
+            folders = {
+                output: _folder_for(address, base / "results" / output) for output, address in addresses.items()
+            }
+            command = [sys.executable, "-m", _MODULE, "--task", str(self._path), "--digest", contract.digest]
+            command += ["--run", run]
+            command += [word for name, place in places.items() for word in ("--data", f"{name}={place}")]
+            command += [word for name, folder in folders.items() for word in ("--result", f"{name}={folder}")]
+            if self._script is not None and contract.function.code is None:
+                command += ["--script", str(self._script.absolute())]
+            started = False
+
+            def watch() -> bool:
+                nonlocal started
+                if not started and any((folder / HEAD).exists() for folder in folders.values()):
+                    started = True  # it has its keys: only then does it put something there
+                    self._report(Action.START, run)
+                return False
+
+            workload = Workload(command, dict(os.environ), pass_fds=())
+            with signals_sent_to(lambda number: _pass_on(workload, number)):
+                code = workload.run(watch)
+            watch()
+            if code != 0 or not started:
+                self._report(Action.FAIL, run, note=f"exit code {code}")
+                return Report(run, code, {})
+            results = {}
+            for output, folder in folders.items():
+                results[output] = _taken_away(folder, addresses[output])
+        self._report(Action.FINISH, run, results=results)
+        return Report(run, code, results)
+
+    def _brought_near(self, stack: ExitStack, base: Path, name: str, data: SealedData) -> Path:
+        """Return a folder with an input's ciphertext, mounted if its store is distant."""
+        address = self._places.get(name, data.address)
+        if address.startswith("file://") or "://" not in address:
+            return Path(unquote(address.removeprefix("file://"))).absolute()
+        place = base / "ciphertext" / name
+        place.mkdir(parents=True)
+
+        def opened() -> tuple[Dataset, OpenView]:
+            dataset = Dataset.open(open_store(address), TrustStore(), version=bytes.fromhex(data.snapshot))
+            return dataset, how_to_open(dataset, None, CacheSettings())
+
+        mount = stack.enter_context(closing(MountChild(opened, str(place))))
+        mount.wait_until_ready()
+        return place
+
+
+def _taken_away(folder: Path, address: str) -> ResultAt:
+    """Copy sealed results to where they are to stay, if that is not where they are."""
+    with closing(LocalStore(folder)) as near:
+        provenance = near.get(inside.PROVENANCE, max_size=MAX_PROVENANCE)[0]
+        digest = hashlib.sha256(provenance).hexdigest()
+        if not _is_distant(address):
+            return ResultAt(near.uri, digest)
+        with closing(open_store(address)) as far, tempfile.TemporaryDirectory() as pins:
+            dataset = Dataset.open(near, TrustStore(Path(pins)), signer=Provenance.parse(provenance).signer)
+            fetch(dataset, far, Silent())
+            for name, most in ((inside.PROVENANCE, MAX_PROVENANCE), (inside.LOCK, MAX_LOCK)):
+                if (content := get_beside(near, name, most)) is not None:
+                    far.put(name, content)
+            return ResultAt(far.uri, digest)
+
+
+def get_beside(store: ObjectStore, name: str, most: int) -> bytes | None:
+    """Return an object beside a result's own; None if it is not there."""
+    try:
+        return store.get(name, max_size=most)[0]
+    except ObjectNotFoundError:
+        return None
+
+
+def load_provenance(task: Task, run: str, output: str) -> tuple[ResultAt, Provenance]:
+    """Fetch the provenance of a result that a task reports, and check it against the contract.
+
+    Raises:
+        ContractError: There is no such result.
+        TrustError: It is not the one reported, or does not fit.
+        StoreError: It can't be had.
+    """
+    known = task.runs.get(run)
+    at = (
+        known.statements[Action.FINISH].results.get(output) if known and Action.FINISH in known.statements else None
+    )
+    if at is None:
+        raise ContractError(
+            f"run {run[:8]} has no result '{output}'", "'sealfs task results TASK' lists what there is"
+        )
+    with closing(open_store(at.address)) as store:
+        data = get_beside(store, inside.PROVENANCE, MAX_PROVENANCE)
+    if data is None:
+        raise StoreError(f"there is no provenance at {at.address}", "do not use this result; ask the operator")
+    if hashlib.sha256(data).hexdigest() != at.provenance:
+        raise TrustError(f"the provenance at {at.address} is not the one that the operator reported")
+    found = Provenance.parse(data)
+    if (found.run, found.output) != (run, output):
+        raise TrustError(f"the provenance at {at.address} is that of another result")
+    found.check(task.contract)
+    return at, found
+
+
+def open_result(at: ResultAt, provenance: Provenance, store: ObjectStore, pins: Path) -> Dataset:
+    """Open the dataset that a result is, in exactly the state that its provenance vouches for.
+
+    Raises:
+        IntegrityError: Something else lies there.
+    """
+    wanted = provenance.result
+    dataset = Dataset.open(
+        store, TrustStore(pins), version=bytes.fromhex(wanted.snapshot), signer=provenance.signer
+    )
+    if (dataset.snapshot.dataset.hex(), dataset.snapshot.version) != (wanted.dataset, wanted.version):
+        raise IntegrityError(f"what lies at {at.address} is not the result that the provenance is of")
+    return dataset
+
+
+def _is_distant(address: str) -> bool:
+    return "://" in address and not address.startswith("file://")
+
+
+def _folder_for(address: str, otherwise: Path) -> Path:
+    """Return the folder into which results are sealed: the store itself if it is one."""
+    folder = otherwise if _is_distant(address) else Path(unquote(address.removeprefix("file://"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _pass_on(workload: Workload, number: int) -> None:
+    if not workload.signal(number):
+        sys.exit(128 + number)
+
+
+def _word(error: BaseException) -> str:
+    text = error.message if isinstance(error, SealfsError) else type(error).__name__
+    return "".join(c if c.isprintable() else "?" for c in text)[:200] or "failed"
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
