@@ -10,6 +10,7 @@ Threading: making and opening belong to one thread; what comes of it is safe.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from sealfs.broker.audit import Log
 from sealfs.broker.database import Database
 from sealfs.broker.holdings import reseal_keys
 from sealfs.broker.members import Member, Role, put_member
+from sealfs.broker.protocol import OWNER
 from sealfs.broker.wrapping import KEY_SIZE, KmsWrapper, Vault, Wrapper
 from sealfs.errors import LocalIOError, UsageError
 from sealfs.keys import Signer
@@ -147,8 +149,12 @@ def create(home: Path, wrapper: Wrapper, admin: Signer, name: str) -> None:
 
     Raises:
         LocalIOError: It can't be written.
-        UsageError: There is a broker already.
+        UsageError: There is a broker already, or nobody can have that name.
     """
+    if not re.fullmatch(OWNER, name):
+        raise UsageError(
+            f"'{name}' can be nobody's name", "small letters, digits, and '.', '_' or '-' between them"
+        )
     master = os.urandom(KEY_SIZE)
     vault = Vault(master)
     tls_key = ec.generate_private_key(ec.SECP256R1())

@@ -8,12 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import signal
 import socket
 import ssl
 import sys
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -186,12 +188,25 @@ class Service:
             ready: Told the address once requests are answered.
         """
         self._server.ready = lambda: ready(self.address)
-        with closing(self._listener), asyncio.Runner(loop_factory=_Loop) as runner:
+        with closing(self._listener), _tidy_end(), asyncio.Runner(loop_factory=_Loop) as runner:
             runner.run(self._server.serve(sockets=[self._listener]))
 
     def stop(self) -> None:
         """End when the requests under way are answered; from any thread."""
         self._server.should_exit = True
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Let SIGTERM end the block, not the process: uvicorn raises it again when it has ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Telling(uvicorn.Server):

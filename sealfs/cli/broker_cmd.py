@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -20,9 +22,11 @@ from sealfs.cli.broker_common import (
     passphrase_wrapper,
     wrapper_for,
 )
-from sealfs.cli.common import SignerParameter, note
+from sealfs.cli.common import SignerParameter, collateral_option, note
 from sealfs.errors import KeyAccessError, UsageError
 from sealfs.keys import Signer, default_identity_path
+
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not listened at
 
 
 @click.group()
@@ -52,8 +56,7 @@ for verb in (*broker_log.commands, *broker_member.commands):
 @click.option("--kms", metavar="KEY", help="At the first start: protect the database by this key of AWS KMS.")
 @click.option("--pccs", metavar="URL",
               help="Where to fetch Intel's statements about SGX and TDX platforms [default: nowhere].")  # fmt: skip
-@click.option("--collateral", type=click.Path(path_type=Path), metavar="DIR",
-              help="Where they are kept, also put there by hand [default: collateral/ in its folder].")  # fmt: skip
+@collateral_option
 @click.option("--accept-unbound", is_flag=True,
               help="Also accept evidence that names no broker: the confidential containers' clients'.")  # fmt: skip
 @click.pass_context
@@ -75,12 +78,13 @@ def serve_command(
     Prints its address, which clients need: the part behind '#' is how they know it. Logs JSON lines to standard
     error. SIGTERM or Ctrl-C ends it.
     """
-    from sealfs.attestation.collateral import CollateralFolder  # noqa: PLC0415 - loads what verifies quotes
+    from sealfs.attestation.collateral import CollateralFolder, default_folder  # noqa: PLC0415 - verifies quotes
     from sealfs.broker import serve  # noqa: PLC0415 - loads a web server
 
     host, port = _host_and_port(listen)
     if not exists(home):
-        create(home, new_wrapper(key_file, passphrase, kms), admin or _local_signer(), name)
+        signer = admin or _local_signer()
+        create(home, new_wrapper(key_file, passphrase, kms), signer, name)
         note(f"made a broker in {home}; '{name}' may do everything")
         note("what opens its database must not lie with copies of it, and not be lost: docs/broker.md")
     verbose = context.find_root().params.get("verbose")
@@ -88,11 +92,13 @@ def serve_command(
 
     def ready(address: BrokerAddress) -> None:
         address_file(home).write_text(f"{address}\n")
+        if address.host in _EVERYWHERE:
+            address = replace(address, host=socket.gethostname())
         click.echo(str(address))
 
     with closing(open_home(home, wrapper_for(home, key_file))) as opened:
         options = serve.Options(host, port, accept_unbound=accept_unbound)
-        verifier = serve.verifiers(CollateralFolder(collateral or home / "collateral", pccs))
+        verifier = serve.verifiers(CollateralFolder(collateral or default_folder(), pccs))
         serve.Service(serve.application(opened, verifier, options), opened, options).run(ready)
 
 
