@@ -9,6 +9,8 @@ Threading: a client is for one thread.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,14 +23,15 @@ from sealfs.attestation.sample import SampleProvider
 from sealfs.broker import protocol
 from sealfs.broker.address import BrokerAddress
 from sealfs.broker.jose import RunKey
-from sealfs.broker.protocol import Attestation, Challenge, Request, Resource, bound_data
-from sealfs.broker.transport import Connection, ProblemError
+from sealfs.broker.protocol import Attestation, Challenge, Problem, Request, Resource, bound_data
+from sealfs.broker.transport import BUSY, Connection, ProblemError
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.snapshot import MAX_VERSION
 from sealfs.errors import BrokerError, DocumentError, IntegrityError, KeyRefusedError
 from sealfs.keys import Signer
 
 _UNATTESTED = 401
+_PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds before a busy broker is asked again, and up to twice that
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,16 @@ class BrokerClient:
 
     def secret(self, path: str) -> bytes:
         """Return whatever lies at a resource's path, such as `repository/type/tag`; see `resource`."""
+        for pause in _PAUSES:
+            try:
+                return self._secret(path)
+            except ProblemError as error:
+                if not _is_busy(error.problem):
+                    raise
+            time.sleep(pause * (1 + random.random()))  # noqa: S311 - so that not all come again at once
+        return self._secret(path)
+
+    def _secret(self, path: str) -> bytes:
         with self._asking() as connection:
             if self._cookie is None:
                 self._attest(connection)
@@ -121,7 +134,7 @@ class BrokerClient:
                 yield connection
         except ProblemError as error:
             problem = error.problem
-            if problem.status >= 500:
+            if problem.status >= 500 or _is_busy(problem):
                 raise
             raise KeyRefusedError(problem.detail, problem.hint) from None
         except DocumentError as error:
@@ -148,6 +161,11 @@ class BrokerClient:
         answer = connection.ask("GET", f"{protocol.RESOURCE_PATH}/{path}", cookie=self._cookie)
         what = "the broker's response"
         return self._key.open(Members(parse_json(answer.body, what, protocol.MAX_ANSWER_SIZE), what))
+
+
+def _is_busy(problem: Problem) -> bool:
+    """Whether the same may succeed a moment later."""
+    return problem.status in BUSY and problem.kind == "HTTPFailed"
 
 
 def _released(secret: bytes, resource: Resource) -> Released:

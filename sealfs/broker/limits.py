@@ -34,14 +34,26 @@ class RateLimiter:
 
     def admit(self, peer: str) -> bool:
         """Take a token of this address; whether there was one."""
+        tokens, now = self._tokens(peer)
+        admitted = tokens >= 1
+        self._set(peer, tokens - 1 if admitted else tokens, now)
+        return admitted
+
+    def charge(self, peer: str, cost: int) -> None:
+        """Take tokens for what turned out to be expensive, as far as there are any."""
+        tokens, now = self._tokens(peer)
+        self._set(peer, max(0.0, tokens - cost), now)
+
+    def _tokens(self, peer: str) -> tuple[float, float]:
+        """Take a bucket out; return how much is in it now, and the time."""
         now = self._clock()
         tokens, last = self._buckets.pop(peer, (float(self._burst), now))
-        tokens = min(self._burst, tokens + (now - last) * self._rate)
-        admitted = tokens >= 1
-        self._buckets[peer] = (tokens - 1 if admitted else tokens, now)
+        return min(self._burst, tokens + (now - last) * self._rate), now
+
+    def _set(self, peer: str, tokens: float, now: float) -> None:
+        self._buckets[peer] = (tokens, now)
         while len(self._buckets) > _MAX_PEERS:
             self._buckets.popitem(last=False)
-        return admitted
 
 
 async def read_body(request: Request, max_size: int, deadline: float) -> bytes:

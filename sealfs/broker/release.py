@@ -126,11 +126,13 @@ class RefusedError(SealfsError):
 
     Args:
         problem: Why.
+        logged: Whether it is in the log, for good.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, logged: bool = False) -> None:
         super().__init__(problem.detail, problem.hint)
         self.problem = problem
+        self.logged = logged
 
 
 class Releases:
@@ -209,12 +211,13 @@ class Releases:
                 event, more = "attested", _described(result)
             else:
                 event, more = "evidence refused", {"reason": result.problem.detail[:_MAX_REASON]}
-            self._log.append(transaction, at, event, {**record, **more})
+            if isinstance(result, RefusedError) or result.claims is not None:  # nothing proven is no news
+                self._log.append(transaction, at, event, {**record, **more})
             return result
 
         result = self._database.write(answer)
         if isinstance(result, RefusedError):
-            raise result
+            raise RefusedError(result.problem, logged=True)
         self.sessions.add(result)
         return self._tokens.issue(result.name, result.tee_pubkey, now, result.expires)
 
@@ -243,7 +246,7 @@ class Releases:
 
         asked, decision = self._database.write(settle)  # returns when it is on disk
         if decision.problem is not None:
-            raise RefusedError(decision.problem)
+            raise RefusedError(decision.problem, logged=True)
         assert asked.holding  # noqa: S101 - what `decide` has checked
         assert asked.publication  # noqa: S101
         assert decision.verdict  # noqa: S101

@@ -34,6 +34,7 @@ from sealfs.errors import ConflictError, DocumentError, KeyAccessError, LocalIOE
 log = logging.getLogger("sealfs.broker")
 
 _WORKERS = 64
+_REFUSAL = 50  # requests that a refusal counts for
 _MAX_TASK = protocol.MAX_ANSWER_SIZE
 _COOKIE = re.compile(r"[0-9a-z.-]{1,128}")
 _PROBLEM = "application/problem+json"
@@ -120,6 +121,8 @@ class Server:
         try:
             return await handler(request)
         except RefusedError as error:
+            if request.client is not None and error.logged:
+                self._rate.charge(request.client.host, _REFUSAL)  # so that nobody fills the disk with them
             return _problem(error.problem)
         except ConflictError as error:
             return _problem(Problem("Conflict", 409, error.message, error.hint))

@@ -27,6 +27,7 @@ from typing import Any
 from sealfs.attestation.claims import Claims
 
 LIFETIME = 300  # seconds in which a challenge is to be answered, and for which a session lasts from then on
+_STEP_BACK = 60  # seconds by which clocks are set back now and then
 _MAX_SESSIONS = 20_000
 _RANDOM_SIZE = 16
 _TIME_SIZE = 8
@@ -102,7 +103,7 @@ class Challenges:
         if not hmac.compare_digest(mac, self._mac(head, cookie)):
             return None
         issued = int.from_bytes(head[:_TIME_SIZE], "big")
-        if not issued <= now < issued + LIFETIME:
+        if not issued - _STEP_BACK <= now < issued + LIFETIME:
             return None
         return Challenged(session_name(cookie), match[1], match[2], issued + LIFETIME)
 

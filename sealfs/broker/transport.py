@@ -23,6 +23,7 @@ from sealfs.broker.address import BrokerAddress, identity_of
 from sealfs.broker.protocol import COOKIE, MAX_ANSWER_SIZE, Problem
 from sealfs.errors import BrokerError
 
+BUSY = (http.client.TOO_MANY_REQUESTS, http.client.SERVICE_UNAVAILABLE)
 _TIMEOUT = 30.0  # seconds for each wait
 _COOKIE = re.compile(rf"(?:^|[;,\s]){COOKIE}=([0-9A-Za-z._-]{{1,256}})")
 
@@ -50,6 +51,17 @@ class ProblemError(BrokerError):
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.detail, problem.hint)
         self.problem = problem
+
+
+def _problem(data: bytes, status: int) -> Problem:
+    """Return what an HTTP error means; whoever is overloaded may have no time for a reason.
+
+    Raises:
+        BrokerError: It means nothing.
+    """
+    if status in BUSY and b"{" not in data:
+        return Problem("HTTPFailed", status, "the broker is busy", "try again later")
+    return Problem.parse(data, status)
 
 
 class Connection:
@@ -123,7 +135,7 @@ class Connection:
             self._http.close()
             raise BrokerError(f"the broker at {self._address} answers with more than {MAX_ANSWER_SIZE} bytes")
         if response.status != http.client.OK:
-            raise ProblemError(Problem.parse(data, response.status))
+            raise ProblemError(_problem(data, response.status))
         match = _COOKIE.search(response.headers.get("set-cookie", ""))
         return Answer(data, match[1] if match else None)
 

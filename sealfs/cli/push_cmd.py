@@ -113,6 +113,11 @@ def command(
             result = push.run()
             if publishing is not None:
                 tell_broker(publishing, store, policy)
+                if before and before.newest.broker not in (None, options.broker):
+                    note(
+                        f"the broker at {before.newest.broker.url} still has the keys that it was given: "
+                        f"sealfs broker withdraw {before.newest.dataset.hex()} --broker URL"
+                    )
     if dry_run:
         _print_plan(plan, changes, as_json)
     else:

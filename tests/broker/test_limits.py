@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from broker.tools import DEVELOPMENT, Broker, running
+from broker.tools import DEVELOPMENT, STRICT, Broker, running
 from sealfs.broker import serve
 from sealfs.broker.calls import CALL_PATH
 from sealfs.broker.client import BrokerClient
@@ -27,6 +27,7 @@ from sealfs.broker.limits import RateLimiter
 from sealfs.broker.protocol import ATTEST_PATH, AUTH_PATH, MAX_ATTESTATION_SIZE, RESOURCE_PATH
 from sealfs.broker.serve import Options
 from sealfs.broker.server import Limits
+from sealfs.errors import KeyRefusedError
 from sealfs.keys import Identity
 
 POSTS = [AUTH_PATH, ATTEST_PATH, CALL_PATH]
@@ -237,6 +238,24 @@ def test_too_many(tmp_path: Path, owner: Identity) -> None:
     assert statuses == [200] * 5 + [429] * 3
 
 
+def test_a_busy_broker_is_asked_again(tmp_path: Path, owner: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealfs.broker.client._PAUSES", (0.01, 0.3, 0.6))
+    with running(tmp_path, owner, Options(port=0, limits=Limits(rate=10, burst=5))) as broker:
+        keys = broker.publish(DEVELOPMENT)
+        for _ in range(4):
+            assert broker.client().resource("owner", keys.dataset).keys.pack() == keys.pack()
+
+
+def test_refusals_are_expensive(tmp_path: Path, owner: Identity) -> None:
+    """Each is in the log for good: nobody may fill a disk with them."""
+    with running(tmp_path, owner, Options(port=0, limits=Limits(rate=0.1, burst=120))) as broker:
+        keys, client = broker.publish(STRICT), broker.client()
+        for _ in range(3):
+            with pytest.raises(KeyRefusedError):
+                client.resource("owner", keys.dataset)
+        assert ask(broker, "GET", "/healthz")[0] == 429
+
+
 def test_the_rate_limiter() -> None:
     now = 0.0
     limiter = RateLimiter(2.0, 3, lambda: now)
@@ -244,6 +263,8 @@ def test_the_rate_limiter() -> None:
     assert limiter.admit("b")
     now = 1.0
     assert [limiter.admit("a") for _ in range(3)] == [True, True, False]
+    limiter.charge("b", 1000)
+    assert not limiter.admit("b")
     for number in range(20_000):
         limiter.admit(str(number))
     assert len(limiter._buckets) <= 10_000

@@ -148,6 +148,22 @@ def test_later_pushes_and_rotations_bring_the_broker_up_to_date(
     assert [dataset["version"] for dataset in shown["datasets"]] == [4]
 
 
+def test_another_broker(
+    sealfs: InProcess, process: Sealfs, url: str, source: Path, store: Path, tmp_path: Path,
+    policy: Callable[[str], Path],
+) -> None:  # fmt: skip
+    """The old one is not forgotten: it has the keys until it is told."""
+    (tmp_path / "second").mkdir()
+    sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+    apart = ["--home", tmp_path / "second" / "home", "--key-file", tmp_path / "second" / "key"]
+    with started(process, tmp_path / "second", *apart) as other:
+        moved = sealfs("push", source, store, "--broker", other, "--policy", policy(STRICT))
+        assert f"the broker at {url} still has the keys" in moved.stderr
+        assert sealfs("stat", store, "--json").json["broker"] == other
+        sealfs("broker", "withdraw", identifier(sealfs, store), "--broker", url)
+        assert "withdrawn" in sealfs("broker", "show", "--broker", url).text
+
+
 def test_a_push_whose_broker_is_away_does_nothing(
     sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
 ) -> None:
