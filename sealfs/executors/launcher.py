@@ -49,16 +49,17 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     return [collected.python, "-m", LAUNCHER, *options, "--", *command]
 
 
-def launcher_imports(by_evidence: bool) -> Sequence[str]:
+def launcher_imports(*, by_evidence: bool = False, python: str = sys.executable) -> Sequence[str]:
     """Return a command that loads all that the launcher may need in an enclave, and does nothing.
 
     Args:
         by_evidence: Whether it has its keys released by a broker.
+        python: The interpreter.
     """
     modules = [LAUNCHER, "sealfs.enclave.results", "sealfs.store.local", "runpy"]
     if by_evidence:
         modules.append("sealfs.enclave.attested")
-    return [sys.executable, "-c", f"import {', '.join(modules)}"]
+    return [python, "-c", f"import {', '.join(modules)}"]
 
 
 def _data(job: Job, descriptor: int) -> list[str]:
@@ -82,4 +83,6 @@ def _out(output: Output) -> list[str]:
     words = ["--out", f"{output.address}:{output.path}"]
     for recipient in output.recipients:
         words += ["--out-recipient", recipient]
+    if output.log is not None:
+        words += ["--out-log", output.log]
     return [*words, "--out-interval", f"{output.interval:g}"]
