@@ -15,7 +15,7 @@ import click
 from sealfs.attestation.levels import Level
 from sealfs.cli.common import identity_option, json_option, note, open_identity, print_json
 from sealfs.cli.lint_cmd import print_findings
-from sealfs.cli.run_cmd import job_options, make_job
+from sealfs.cli.run_cmd import job_options, make_job, make_output
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
 from sealfs.enclave.measure import Measured, manifest_digest, measure
@@ -25,7 +25,7 @@ from sealfs.executors.base import Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
 from sealfs.executors.launcher import launcher_imports
 from sealfs.keys import Identity, Recipient, Signer
-from sealfs.placement import DataMount, Output
+from sealfs.placement import DataMount
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
 _TRIAL = {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the enclave; and what a trial compiles, the next would load
@@ -67,6 +67,7 @@ def command(
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
+    out_log: str | None,
     enclave: Path,
     trial: str | None,
     again: bool,
@@ -95,7 +96,7 @@ def command(
         raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
-    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
     for mount in job.datasets:

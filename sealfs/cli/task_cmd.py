@@ -1,4 +1,4 @@
-"""`sealfs task`: finds the verb below it; its verbs are in task_agree.py, task_look.py and task_run.py."""
+"""`sealfs task`: finds the verb below it; its verbs are in the task_*.py beside it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import click
 
 _VERBS = {
     "new": ("task_agree", "Write a contract from a draft."),
+    "share": ("task_shares", "Cut a dataset's key into shares for several owners."),
+    "entrust": ("task_shares", "Put your share of a dataset's key at your broker."),
     "assign": ("task_agree", "Say which data an input is."),
     "show": ("task_look", "Print a contract in plain words, and what changed since you last looked."),
     "approve": ("task_agree", "Sign a contract."),

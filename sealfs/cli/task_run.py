@@ -9,10 +9,12 @@ from pathlib import Path
 
 import click
 
+from sealfs.attestation.collateral import CollateralFolder
+from sealfs.attestation.verify import Verifier
 from sealfs.broker.address import BrokerAddress
 from sealfs.broker.exchange import bring, exchange
 from sealfs.broker.owner import BrokerMember
-from sealfs.cli.common import Bars, identity_option, json_option, note, open_identity, print_json
+from sealfs.cli.common import Bars, SignerParameter, identity_option, json_option, note, open_identity, print_json
 from sealfs.cli.task_common import TASK, now, standing
 from sealfs.contracts import plain
 from sealfs.contracts.files import change_task, load_task
@@ -24,10 +26,11 @@ from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import Task
 from sealfs.contracts.vouching import vouch
 from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, UsageError
-from sealfs.keys import Identity
+from sealfs.keys import Identity, Signer
 from sealfs.opening import open_view
 from sealfs.pull import Pull
 from sealfs.store.address import open_store
+from sealfs.xdg import cache_directory
 
 
 def sync(path: Path, identity: Identity) -> Task:
@@ -126,8 +129,13 @@ def _named(places: Iterable[str], known: Iterable[str]) -> Iterable[tuple[str, s
 @click.option("--pull", "target", type=click.Path(path_type=Path), metavar="DIR",
               help="Open the results that are for you, each into a folder of DIR.")  # fmt: skip
 @click.option("--run", "only_run", metavar="ID", help="Only that run's (its first digits will do).")
-@click.option("--accept-runner", "runners", multiple=True, metavar="SIGNER",
+@click.option("--accept-runner", "runners", multiple=True, type=SignerParameter(),
               help="With --verify: a runner whose signature you believe (L2).")  # fmt: skip
+@click.option("--collateral", type=click.Path(path_type=Path), metavar="DIR",
+              help="With --verify: Intel's collateral [default: $XDG_CACHE_HOME/sealfs/collateral].")  # fmt: skip
+@click.option(
+    "--pccs", metavar="URL", help="With --verify: a caching service to fetch it from, if it is not there."
+)
 @identity_option
 @json_option
 def results_command(
@@ -135,7 +143,9 @@ def results_command(
     verify: bool,
     target: Path | None,
     only_run: str | None,
-    runners: tuple[str, ...],
+    runners: tuple[Signer, ...],
+    collateral: Path | None,
+    pccs: str | None,
     identity_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -145,6 +155,8 @@ def results_command(
     and the evidence that the owners' brokers were shown. A result that does not fit its contract is refused.
     """
     task = load_task(path)
+    source = CollateralFolder(collateral or cache_directory() / "collateral", pccs)
+    verifier = Verifier(runners=runners, collateral=source, allow_sample=True)
     found = [(run, output) for run in task.runs.values() for output in _outputs_of(task, run.id)]
     found = [(run, output) for run, output in found if only_run is None or run.id.startswith(only_run)]
     described = []
@@ -158,7 +170,7 @@ def results_command(
             "result": provenance.result.snapshot,
         }
         if verify:
-            vouched = vouch(provenance, task.contract, runners)
+            vouched = vouch(provenance, task.contract, verifier)
             entry |= {"vouched_for": vouched.is_vouched, "why": list(vouched.findings)}
         if target is not None:
             entry["files"] = str(_pull(task, run.id, output, open_identity(identity_path), target))

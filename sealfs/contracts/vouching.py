@@ -7,7 +7,6 @@ Threading: stateless.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sealfs.attestation.levels import Level
@@ -17,7 +16,6 @@ from sealfs.attestation.verify import Verifier
 from sealfs.contracts.contract import Contract
 from sealfs.contracts.provenance import Exhibit, Provenance
 from sealfs.errors import EvidenceError, TrustError
-from sealfs.keys import Signer
 
 
 @dataclass(frozen=True)
@@ -33,20 +31,18 @@ class Vouched:
     findings: tuple[str, ...]
 
 
-def vouch(provenance: Provenance, contract: Contract, runners: Iterable[str]) -> Vouched:
+def vouch(provenance: Provenance, contract: Contract, verifier: Verifier) -> Vouched:
     """Check the evidence in a provenance that fits its contract, as of the time of the run.
 
     Args:
         provenance: Checked against the contract already.
         contract: Which.
-        runners: Signer strings of runners to believe.
+        verifier: Knows whose evidence to believe; has to allow samples, which are said to prove nothing.
 
     Raises:
         TrustError: The evidence is there and proves something else.
     """
     lines = ["signed by the run's own key; contract, inputs and script are the agreed ones"]
-    believed = frozenset(Signer.parse(runner) for runner in runners)
-    verifier = Verifier(runners=believed, allow_sample=True)
     proven = []
     for exhibit in provenance.exhibits:
         _check_bound(exhibit, provenance, contract)
@@ -70,7 +66,8 @@ def vouch(provenance: Provenance, contract: Contract, runners: Iterable[str]) ->
     if not provenance.exhibits:
         lines.append("NOTHING VOUCHES FOR IT: there is no evidence in it")
     return Vouched(
-        bool(proven) and min(proven) > Level.L1 and len(proven) == len(provenance.exhibits), tuple(lines)
+        bool(proven) and min(proven) > Level.L1 and len(proven) == len(provenance.exhibits),
+        tuple(dict.fromkeys(lines)),
     )
 
 

@@ -83,4 +83,6 @@ def _out(output: Output) -> list[str]:
     words = ["--out", f"{output.address}:{output.path}"]
     for recipient in output.recipients:
         words += ["--out-recipient", recipient]
+    if output.log is not None:
+        words += ["--out-log", output.log]
     return [*words, "--out-interval", f"{output.interval:g}"]

@@ -214,8 +214,10 @@ def test_lint(sealfs: Sealfs, tmp_path: Path) -> None:
     path = tmp_path / "manifest"
     path.write_text('fs.root.type = "tmpfs"\nsgx.remote_attestation = "dcap"\nsgx.debug = true\n')
     ended = sealfs("lint", path, code=1)
-    assert ended.lines == [f"{path}:3: error: sgx.debug: a debug enclave's memory can be read by the host"]
-    assert sealfs("lint", path, "--json", code=1).json[0]["line"] == 3
+    assert ended.lines[-1] == f"{path}:3: error: sgx.debug: a debug enclave's memory can be read by the host"
+    assert "standard output and error" in ended.lines[0]
+    assert "may serve datasets that demand L2 at most" in ended.stderr
+    assert sealfs("lint", path, "--json", code=1).json[-1]["line"] == 3
     path.write_text('fs.root.type = "tmpfs"\n')
     sealfs("lint", path)
     sealfs("lint", path, "--fail-on", "warning", code=1)

@@ -9,18 +9,26 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from attestation.hardware import MRENCLAVE, SyntheticProvider
+from broker.tools import MACHINE
 
+from contracts.test_provenance import made
 from contracts.world import ONLY_BY_CONTRACT, World, three_brokers
 from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
+from sealfs.attestation.runner import RunnerProvider
 from sealfs.attestation.sample import SampleProvider
+from sealfs.attestation.verdict import RegisteredManifest
+from sealfs.attestation.verify import Verifier
 from sealfs.broker.client import BrokerClient, Released
 from sealfs.broker.exchange import bring, exchange, fetch
 from sealfs.contracts.contract import Contract, Input, Party
 from sealfs.contracts.inside import release
+from sealfs.contracts.provenance import Exhibit
 from sealfs.contracts.shares import combine, split
 from sealfs.contracts.task import State, Task
-from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, UsageError
+from sealfs.contracts.vouching import vouch
+from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, TrustError, UsageError
 from sealfs.keys import Identity
 
 FILES_A, FILES_B = {"1": b"1\n2\n"}, {"1": b"10\n20\n"}
@@ -163,7 +171,7 @@ def test_runs_stay_taken_when_a_broker_is_started_again(tmp_path: Path) -> None:
         ask(world, "bank-a", task.contract)
     home = tmp_path / "broker-bank-a"
     data = world["bank-a"].data["loans-a"]
-    with contextlib.closing(open_home(home / "home", wrapper(home))) as opened, serving(opened) as (address, _):
+    with contextlib.closing(open_home(home / "home", wrapper(home))) as opened, serving(opened) as (address, *_):
         again = BrokerClient(address, None, bound=task.contract.digest)
         with pytest.raises(KeyRefusedError, match="used up"):
             again.resource("bank-a", bytes.fromhex(data.dataset), data.version)
@@ -355,3 +363,71 @@ def test_a_policy_says_whether_a_contract_is_demanded() -> None:
     assert Policy.parse(b'level = "L5"\ncontract = true\n').contract
     assert Policy.from_json(ONLY_BY_CONTRACT.to_json()) == ONLY_BY_CONTRACT
     assert "contract" not in Policy(Level.L5).to_json()  # the digests of policies that there were stay
+
+
+def test_a_rehearsal_with_evidence_and_what_vouches_for_its_results(world: World) -> None:
+    """L2: an enrolled runner says what it runs, and signs contract and results' key along with it."""
+    runner = Identity.generate()
+    measured = {"sealfs-runner": frozenset({"ab" * 32})}
+    policy = Policy(Level.L2, measurements=measured)
+    for owner in ("bank-a", "bank-b"):
+        name = f"loans-{owner[-1]}"
+        world.seal(owner, name, {"2": b"7\n"}, policy=Policy(Level.L2, measurements=measured, contract=True))
+        broker = world[owner].broker
+        assert broker is not None
+        member = broker.member()
+        member.call("enrol", {"kind": "sealfs-runner", "name": "r", "value": str(runner.signer), "revision": 0})
+        member.register(RegisteredManifest("ab" * 32, Level.L2))
+    task = world.approved(world.contract(policy=policy))
+    with pytest.raises(KeyRefusedError, match="needs L2"):
+        release(task.contract, Identity.generate(), RUN, SampleProvider())
+    with pytest.raises(KeyRefusedError, match="measurement"):
+        release(task.contract, Identity.generate(), RUN, RunnerProvider(runner, "cd" * 32))
+    run_identity = Identity.generate()
+    keys = release(task.contract, run_identity, RUN, RunnerProvider(runner, "ab" * 32))
+    assert keys.level is Level.L2
+    provenance = made(
+        task.contract, run=RUN, signer=run_identity.signer, level=Level.L2, tee=keys.tee, exhibits=keys.exhibits,
+        started=datetime.now(UTC), finished=datetime.now(UTC),
+    )  # fmt: skip
+    vouched = vouch(provenance, task.contract, Verifier(runners=[runner.signer], allow_sample=True))
+    assert vouched.is_vouched
+    with pytest.raises(TrustError, match="not enrolled"):
+        vouch(provenance, task.contract, Verifier(allow_sample=True))
+    with pytest.raises(TrustError, match="does not reach"):
+        vouch(replace(provenance, level=Level.L5), task.contract, Verifier(runners=[runner.signer]))
+    others = replace(provenance, exhibits=(Exhibit(keys.exhibits[0].runtime_data, keys.exhibits[1].evidence),))
+    with pytest.raises(TrustError, match="does not verify"):
+        vouch(others, task.contract, Verifier(runners=[runner.signer]))
+
+
+def test_enclaves_made_of_paper_get_what_was_agreed_for_them_only(world: World) -> None:
+    """L5 with synthetic hardware, under a root of the tests' own: as near as this gets without SGX."""
+    measured = {"sgx": frozenset({MRENCLAVE})}
+    for owner in ("bank-a", "bank-b"):
+        world.seal(owner, f"loans-{owner[-1]}", {"2": b"7\n"}, policy=Policy(measurements=measured, contract=True))
+        broker = world[owner].broker
+        assert broker is not None
+        broker.member().register(RegisteredManifest(MRENCLAVE, Level.L5))
+    task = world.approved(world.contract(policy=Policy(measurements=measured)))
+    run_identity = Identity.generate()
+    keys = release(task.contract, run_identity, RUN, SyntheticProvider(MACHINE))
+    assert keys.level is Level.L5
+    for options in ({"debug": True}, {"mrenclave": "e2" * 32}):
+        with pytest.raises(KeyRefusedError):
+            release(task.contract, Identity.generate(), RUN, SyntheticProvider(MACHINE, **options))
+    other = world.approved(world.contract(policy=Policy(measurements={"sgx": frozenset({"e2" * 32})})))
+    with pytest.raises(KeyRefusedError, match="measurement"):  # by the contract's, not the owners' policies
+        release(other.contract, Identity.generate(), RUN, SyntheticProvider(MACHINE))
+    now = datetime.now(UTC).replace(microsecond=0)
+    provenance = made(
+        task.contract, run=RUN, signer=run_identity.signer, level=Level.L5, tee=keys.tee, exhibits=keys.exhibits,
+        started=now, finished=now,
+    )  # fmt: skip
+    broker = world["bank-a"].broker
+    assert broker is not None
+    vouched = vouch(provenance, task.contract, Verifier(collateral=broker.intel, intel_root=MACHINE.root_der))
+    assert vouched.is_vouched
+    assert any("reaches L5" in line for line in vouched.findings)
+    with pytest.raises(TrustError, match="does not verify"):  # under Intel's own root it is worth nothing
+        vouch(provenance, task.contract, Verifier(collateral=broker.intel))

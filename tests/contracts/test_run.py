@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from contracts.world import SCRIPT, World, three_brokers
+from sealfs.attestation.verify import Verifier
 from sealfs.cli.task_run import _pull
 from sealfs.contracts.contract import Contract, Input, Output
 from sealfs.contracts.files import load_task, save_new_task
@@ -30,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(not LIBRARY.exists(), reason="the in-process reader is not built: no C compiler"),
 ]
 
+SAMPLES = Verifier(allow_sample=True)
 FILES_A, FILES_B = {"1": b"1\n2\n", "2": b"4\n"}, {"1": b"10\n20\n"}
 
 
@@ -85,7 +87,7 @@ def test_from_signatures_to_results(world: World, capfd: pytest.CaptureFixture[s
     assert "trained on" not in out + err  # what is printed is sealed
     assert "this run reaches L1" in err
     _, provenance = load_provenance(task, report.run, "model")
-    vouched = vouch(provenance, task.contract, ())
+    vouched = vouch(provenance, task.contract, SAMPLES)
     assert not vouched.is_vouched
     assert any("NOTHING VOUCHES" in line for line in vouched.findings)
     for owner in ("bank-a", "bank-b"):
@@ -354,12 +356,12 @@ def test_evidence_of_another_run_vouches_for_nothing(world: World) -> None:
     _, one = load_provenance(task, first.run, "model")
     _, two = load_provenance(task, second.run, "model")
     with pytest.raises(TrustError, match="of another run"):
-        vouch(replace(two, exhibits=one.exhibits), task.contract, ())
+        vouch(replace(two, exhibits=one.exhibits), task.contract, SAMPLES)
     with pytest.raises(TrustError, match="of another run"):
-        vouch(replace(one, signer=Identity.generate().signer), task.contract, ())
+        vouch(replace(one, signer=Identity.generate().signer), task.contract, SAMPLES)
     moved = replace(task.contract, runs=7)
     with pytest.raises(TrustError, match="bound to another contract"):
-        vouch(one, moved, ())
+        vouch(one, moved, SAMPLES)
 
 
 def test_other_bytes_than_the_provenance_vouches_for(world: World) -> None:

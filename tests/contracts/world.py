@@ -133,8 +133,13 @@ class World:
                 environment={"SETTING": "agreed"},
             ),
             inputs={
-                "loans-a": Input(("bank-a",), self.data_path, "a_", self["bank-a"].data["loans-a"]),
-                "loans-b": Input(("bank-b",), self.data_path, "b_", self["bank-b"].data["loans-b"]),
+                f"loans-{letter}": Input(
+                    (f"bank-{letter}",),
+                    self.data_path,
+                    f"{letter}_",
+                    self[f"bank-{letter}"].data.get(f"loans-{letter}"),
+                )
+                for letter in "ab"
             },
             outputs={"model": Output(("bank-a",), self.out_path, 1 << 20)},
             policy=Policy(Level.L1, development=True),
@@ -189,8 +194,8 @@ def three_brokers(folder: Path) -> Iterator[World]:
             key = wrapper(home)
             create(home / "home", key, identity.signer, name)
             opened = stack.enter_context(contextlib.closing(open_home(home / "home", key)))
-            address, clock = stack.enter_context(serving(opened))
-            parties[name] = Somebody(name, identity, Broker(opened, address, identity, clock))
+            address, clock, intel = stack.enter_context(serving(opened))
+            parties[name] = Somebody(name, identity, Broker(opened, address, identity, clock, intel))
         yield World(folder, parties)
 
 
