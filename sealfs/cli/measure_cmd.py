@@ -46,6 +46,9 @@ def _check_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--trial", metavar="COMMAND",
               help="What to run once to see what is loaded, if not COMMAND: a shorter training, say.")  # fmt: skip
 @click.option(
+    "--contract", is_flag=True, help="An enclave that carries out contracts ('sealfs task'), not COMMAND."
+)
+@click.option(
     "--again", is_flag=True, help="Use what was collected in DIR before; only check that it is unchanged."
 )
 @click.option("-x", "--exclude", "excludes", multiple=True, help="Glob of absolute paths not to trust. Repeatable.")
@@ -69,6 +72,7 @@ def command(
     out_interval: float,
     enclave: Path,
     trial: str | None,
+    contract: bool,
     again: bool,
     excludes: tuple[str, ...],
     threads: int,
@@ -86,6 +90,9 @@ def command(
 
     The same files, options and COMMAND give the same measurement. 'sealfs run' with the same options starts it.
 
+    With --contract the enclave carries out contracts whose script loads what COMMAND loads: which one, on whose
+    data and for whom is said when it starts, and no key is released unless all owners have signed exactly that.
+
     A broker releases keys to an enclave only if its owner has registered the measurement: --register does, with the
     highest level that the manifest may serve: L5 if the linter finds nothing but notes, L4 with warnings, L1 with
     errors, and L2, a rehearsal, without SGX.
@@ -97,7 +104,12 @@ def command(
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
     output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
     kind: KeyKind = "test-keys" if test_keys else keys_from
+    if contract and executor.replace("_", "-") not in {"gramine-sgx", "gramine-direct"}:
+        raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
+    if contract and (data or out or test_keys or broker):
+        raise UsageError("a contract says what is read and written, and who is asked", "leave that out here")
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
+    job = replace(job, contract=contract)
     for mount in job.datasets:
         if mount.signer is None:
             raise UsageError(
@@ -152,7 +164,9 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
         )
     preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
     code, also = collect(
-        launcher_imports(job.keys in ("attested", "runner")), environment={**_TRIAL, **preloaded}, excludes=hidden
+        launcher_imports(job.keys in ("attested", "runner"), job.contract),
+        environment={**_TRIAL, **preloaded},
+        excludes=hidden,
     )
     if code:
         raise ExecutorError("the launcher cannot be loaded", "install sealfs again")

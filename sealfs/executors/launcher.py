@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sealfs.enclave.collected import Collected
 
 LAUNCHER = "sealfs.enclave.launch"
+CONTRACTS = "sealfs.contracts.inside"
 SECRETS_FD = 197  # far from what programs use; shells that know only one digit are not asked
 _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
 
@@ -35,6 +36,8 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     Raises:
         ExecutorError: Results of something else than a Python script: whoever writes them has to seal them.
     """
+    if job.contract:
+        return [collected.python, "-m", CONTRACTS, "--from", "/ciphertext", "/results"]
     inside = tuple(replace(data, address=f"file:///ciphertext/{n}") for n, data in enumerate(job.datasets))
     command = list(job.command)
     if len(command) > 1 and _PYTHON.fullmatch(command[0]) and command[1].endswith(".py"):
@@ -49,15 +52,18 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     return [collected.python, "-m", LAUNCHER, *options, "--", *command]
 
 
-def launcher_imports(by_evidence: bool) -> Sequence[str]:
+def launcher_imports(by_evidence: bool, contract: bool) -> Sequence[str]:
     """Return a command that loads all that the launcher may need in an enclave, and does nothing.
 
     Args:
         by_evidence: Whether it has its keys released by a broker.
+        contract: Whether it carries out contracts.
     """
     modules = [LAUNCHER, "sealfs.enclave.results", "sealfs.store.local", "runpy"]
     if by_evidence:
         modules.append("sealfs.enclave.attested")
+    if contract:
+        modules += [CONTRACTS, "Crypto.Protocol.SecretSharing"]
     return [sys.executable, "-c", f"import {', '.join(modules)}"]
 
 

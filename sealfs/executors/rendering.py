@@ -66,6 +66,7 @@ def variables(job: Job, collected: Collected) -> dict[str, Any]:
         "folders": folders(collected),
         "datasets": len(job.datasets),
         "results": job.output is not None,
+        "contract": job.contract,
         # Gramine's own, filled in by gramine-manifest on the machine that has Gramine
         "gramine": {"libos": "{{ gramine.libos }}", "runtimedir": lambda: "{{ gramine.runtimedir() }}"},
     }
