@@ -76,12 +76,14 @@ class Output:
         path: Absolute path at which the workload writes them.
         recipients: Recipient strings of who can open them.
         interval: Seconds between snapshots.
+        log: Name of a file below `path` for what the workload prints; None prints it, for the host to read.
     """
 
     address: str
     path: str
     recipients: tuple[str, ...]
     interval: float = DEFAULT_INTERVAL
+    log: str | None = None
 
 
 def parse_placed(text: str) -> tuple[str, str]:

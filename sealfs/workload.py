@@ -1,7 +1,7 @@
 """Runs a command as the foreground of a command of ours, in a process group that can be ended as a whole.
 
-What the user and the service manager send arrives there: signals, the terminal, Ctrl-C. Used where a command's
-life is tied to something else: a mount, a run.
+What the user and the service manager send arrives there: signals, the terminal, Ctrl-C, Ctrl-Z. Used where a
+command's life is tied to something else: a mount, a run.
 
 Threading: `run` belongs to the main thread; `kill` may be called from any.
 """
@@ -77,6 +77,9 @@ class Workload:
             while process.poll() is None:
                 if doomed():
                     self.kill()
+                stopped = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG)
+                if stopped is not None and os.isatty(0):
+                    _stop_with(process.pid, stopped.si_status)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL)
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -108,15 +111,33 @@ def signals_sent_to(handle: Callable[[int], None]) -> Iterator[None]:
 @contextlib.contextmanager
 def _terminal_lent_to(group: int) -> Iterator[None]:
     """Make a process group the terminal's foreground, so that it may read from it and gets its Ctrl-C."""
-    if not os.isatty(0):
-        yield
-        return
-    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # sent to a background that moves the foreground
+    _hand_terminal(os.getpgrp(), group)
     try:
-        with contextlib.suppress(OSError):
-            os.tcsetpgrp(0, group)
         yield
     finally:
-        with contextlib.suppress(OSError):
-            os.tcsetpgrp(0, os.getpgrp())
+        _hand_terminal(group, os.getpgrp())
         signal.signal(signal.SIGTTOU, before)
+
+
+def _hand_terminal(giver: int, taker: int) -> bool:
+    """Make another process group the terminal's foreground; say whether it was `giver`'s to hand on."""
+    with contextlib.suppress(OSError):  # there is no terminal, or it is another session's
+        if os.isatty(0) and os.tcgetpgrp(0) == giver:
+            os.tcsetpgrp(0, taker)
+            return True
+    return False
+
+
+def _stop_with(group: int, number: int) -> None:
+    """Stop after a process group that its terminal has stopped, so that the shell notices; go on together."""
+    own = os.getpgrp()
+    asked = number in (signal.SIGTTIN, signal.SIGTTOU)  # for the terminal, which it did not have
+    if not (asked and _hand_terminal(own, group)):
+        if not asked and number != signal.SIGTSTP:
+            return  # somebody has reasons of his own
+        _hand_terminal(group, own)
+        os.killpg(own, signal.SIGSTOP)
+        _hand_terminal(own, group)  # by `fg`; after `bg` the terminal is the shell's
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGCONT)

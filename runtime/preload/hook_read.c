@@ -188,11 +188,37 @@ HOOK ssize_t readv(int number, const struct iovec *pieces, int count) {
                                             : REAL(readv)(number, pieces, count);
 }
 
+/* Passes on what the kernel answered, or does it with one call for each buffer: Gramine has no preadv and pwritev. */
+static ssize_t vector(ssize_t answer, int number, const struct iovec *pieces, int count, off_t offset, int flags,
+                      bool writes) {
+    ssize_t done = 0;
+
+    if (answer >= 0 || errno != ENOSYS || flags != 0)
+        return answer;
+    if (total_of(pieces, count) < 0)
+        return -1;
+    if (offset == -1)
+        return writes ? REAL(writev)(number, pieces, count) : REAL(readv)(number, pieces, count);
+    for (int i = 0; i < count; i++) {
+        ssize_t moved = writes ? REAL(pwrite)(number, pieces[i].iov_base, pieces[i].iov_len, offset + done)
+                               : REAL(pread)(number, pieces[i].iov_base, pieces[i].iov_len, offset + done);
+        if (moved < 0)
+            return done != 0 ? done : -1;
+        done += moved;
+        if ((size_t)moved != pieces[i].iov_len)
+            break;
+    }
+    return done;
+}
+
 HOOK ssize_t preadv(int number, const struct iovec *pieces, int count, off_t offset) {
     struct descriptor descriptor;
 
-    return sealed_file(number, &descriptor) ? preadv_sealed(&descriptor, pieces, count, offset)
-                                            : REAL(preadv)(number, pieces, count, offset);
+    if (sealed_file(number, &descriptor))
+        return preadv_sealed(&descriptor, pieces, count, offset);
+    if (offset < 0)
+        return fail(EINVAL);
+    return vector(REAL(preadv)(number, pieces, count, offset), number, pieces, count, offset, 0, false);
 }
 
 ssize_t preadv64(int number, const struct iovec *pieces, int count, off64_t offset) SAME_AS(preadv);
@@ -201,7 +227,7 @@ HOOK ssize_t preadv2(int number, const struct iovec *pieces, int count, off_t of
     struct descriptor descriptor;
 
     if (!sealed_file(number, &descriptor))
-        return REAL(preadv2)(number, pieces, count, offset, flags);
+        return vector(REAL(preadv2)(number, pieces, count, offset, flags), number, pieces, count, offset, flags, false);
     if ((flags & ~(RWF_HIPRI | RWF_NOWAIT)) != 0)
         return fail(EOPNOTSUPP);
     return offset == -1 ? readv_sealed(number, &descriptor, pieces, count)
@@ -244,7 +270,11 @@ HOOK ssize_t writev(int number, const struct iovec *pieces, int count) {
 HOOK ssize_t pwritev(int number, const struct iovec *pieces, int count, off_t offset) {
     struct descriptor descriptor;
 
-    return sealed_file(number, &descriptor) ? fail(EBADF) : REAL(pwritev)(number, pieces, count, offset);
+    if (sealed_file(number, &descriptor))
+        return fail(EBADF);
+    if (offset < 0)
+        return fail(EINVAL);
+    return vector(REAL(pwritev)(number, pieces, count, offset), number, pieces, count, offset, 0, true);
 }
 
 ssize_t pwritev64(int number, const struct iovec *pieces, int count, off64_t offset) SAME_AS(pwritev);
@@ -252,7 +282,9 @@ ssize_t pwritev64(int number, const struct iovec *pieces, int count, off64_t off
 HOOK ssize_t pwritev2(int number, const struct iovec *pieces, int count, off_t offset, int flags) {
     struct descriptor descriptor;
 
-    return sealed_file(number, &descriptor) ? fail(EBADF) : REAL(pwritev2)(number, pieces, count, offset, flags);
+    if (sealed_file(number, &descriptor))
+        return fail(EBADF);
+    return vector(REAL(pwritev2)(number, pieces, count, offset, flags), number, pieces, count, offset, flags, true);
 }
 
 ssize_t pwritev64v2(int number, const struct iovec *pieces, int count, off64_t offset, int flags) SAME_AS(pwritev2);

@@ -5,9 +5,9 @@
  * process that is killed in the middle loses nothing. A semaphore that starts at SEM_VALUE_MAX counts the other way
  * round, the bytes being what was taken: it bounds nothing (that is how multiprocessing writes "no limit").
  *
- * Children of fork share them. A name is known in the process that made it and in later forks; an exec'd program
- * does not find it (ENOENT). In SGX Gramine encrypts each pipe between two processes, so there these serve two
- * processes at most.
+ * Children share them: those of fork as they are, exec'd programs by the names that there are when they start, which
+ * an environment variable tells them. A name made later, or elsewhere, is unknown (ENOENT). In SGX Gramine encrypts
+ * each pipe between two processes, so there these serve two processes at most.
  *
  * Threading: the table has a lock; waiting and posting take none and are as safe in signal handlers as libc's.
  */
@@ -19,9 +19,12 @@
 #include <semaphore.h>
 #include <stdarg.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -33,16 +36,18 @@
 #define MAX_UNITS (60 << 10) /* that fit into a pipe */
 #define UNBOUNDED SEM_VALUE_MAX
 #define SECOND 1000000000ll
+#define PUBLISHED_SIZE (32 << 10)
 
 struct semaphore {
     char name[NAME_MAX + 1]; /* "": unlinked */
-    unsigned users;          /* 0: free */
+    unsigned users;          /* opened so often, and one more for the name; 0: free */
     bool unbounded;
     int out, in; /* to read from, to write to */
 };
 
 static struct semaphore table[MAX_SEMAPHORES]; /* a sem_t * that points in here is one of these */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char published[PUBLISHED_SIZE]; /* part of the environment once it is not empty */
 
 /* Whether the kernel has no memory that processes share. Gramine says so in no better way. */
 static bool needed(void) {
@@ -150,13 +155,33 @@ static struct semaphore *named(const char *name) {
     return NULL;
 }
 
+/* Tells exec'd programs which names there are: NAME=OUT/IN/UNBOUNDED/NAME/... Called with the lock held. */
+static void publish(void) {
+    int length = snprintf(published, sizeof published, SEMAPHORES_VARIABLE "=");
+
+    for (size_t i = 0; i < MAX_SEMAPHORES; i++) {
+        const struct semaphore *one = &table[i];
+        if (one->users == 0 || one->name[0] == '\0')
+            continue;
+        size_t room = sizeof published - (size_t)length;
+        int more = snprintf(published + length, room, "%d/%d/%d/%s/", one->out, one->in, one->unbounded, one->name);
+        if ((size_t)more >= room) {
+            published[length] = '\0';
+            say("too many semaphores: programs that are started now do not find them all");
+            break;
+        }
+        length += more;
+    }
+    putenv(published);
+}
+
 static int make_pipe(struct semaphore *semaphore, unsigned value) {
     int ends[2];
 
     if (pipe2(ends, O_NONBLOCK | O_CLOEXEC) != 0)
         return -1;
-    semaphore->out = private_keep(ends[0], false);
-    semaphore->in = semaphore->out < 0 ? -1 : private_keep(ends[1], false);
+    semaphore->out = private_keep(ends[0], true);
+    semaphore->in = semaphore->out < 0 ? -1 : private_keep(ends[1], true);
     if (semaphore->in >= 0 && fill(semaphore->in, semaphore->unbounded ? 0 : value))
         return 0;
     int error = errno;
@@ -169,53 +194,90 @@ static int make_pipe(struct semaphore *semaphore, unsigned value) {
     return fail(error);
 }
 
-static sem_t *make(const char *name, unsigned value) {
-    struct semaphore *free_one = NULL;
-
-    for (size_t i = 0; free_one == NULL && i < MAX_SEMAPHORES; i++)
+static struct semaphore *free_one(void) {
+    for (size_t i = 0; i < MAX_SEMAPHORES; i++)
         if (table[i].users == 0)
-            free_one = &table[i];
-    if (value > UNBOUNDED) {
+            return &table[i];
+    say("no more than %d semaphores here", MAX_SEMAPHORES);
+    errno = ENOSPC;
+    return NULL;
+}
+
+static struct semaphore *make(const char *name, unsigned value) {
+    struct semaphore *made = value <= UNBOUNDED ? free_one() : NULL;
+
+    if (value > UNBOUNDED)
         errno = EINVAL;
-        return SEM_FAILED;
-    }
-    if (free_one == NULL || (value > MAX_UNITS && value != UNBOUNDED)) {
-        say(free_one == NULL ? "no more than %d semaphores here" : "a semaphore can't start above %d here",
-            free_one == NULL ? MAX_SEMAPHORES : MAX_UNITS);
+    else if (value > MAX_UNITS && value != UNBOUNDED) {
+        say("a semaphore can't start above %d here", MAX_UNITS);
         errno = ENOSPC;
-        return SEM_FAILED;
+        made = NULL;
     }
-    free_one->unbounded = value == UNBOUNDED;
-    if (make_pipe(free_one, value) != 0)
-        return SEM_FAILED;
-    strcpy(free_one->name, name);
-    free_one->users = 1;
-    return (sem_t *)(void *)free_one;
+    if (made == NULL)
+        return NULL;
+    made->unbounded = value == UNBOUNDED;
+    if (make_pipe(made, value) != 0)
+        return NULL;
+    strcpy(made->name, name);
+    made->users = 1;
+    publish();
+    return made;
+}
+
+/* Called with the lock held. */
+static void drop(struct semaphore *semaphore) {
+    if (--semaphore->users != 0)
+        return;
+    private_close(semaphore->out);
+    private_close(semaphore->in);
 }
 
 static sem_t *open_named(const char *name, int flags, unsigned value) {
-    sem_t *result = SEM_FAILED;
-
     name += strspn(name, "/");
     size_t length = strlen(name);
     if (length == 0 || length > NAME_MAX || strchr(name, '/') != NULL) {
         errno = length > NAME_MAX ? ENAMETOOLONG : EINVAL;
-        return result;
+        return SEM_FAILED;
     }
     pthread_mutex_lock(&lock);
     struct semaphore *there = named(name);
-    if (there == NULL && (flags & O_CREAT) != 0)
-        result = make(name, value);
-    else if (there == NULL)
-        errno = ENOENT;
-    else if ((flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL))
+    if (there != NULL && (flags & (O_CREAT | O_EXCL)) == (O_CREAT | O_EXCL)) {
         errno = EEXIST;
-    else {
+        there = NULL;
+    } else if (there == NULL && (flags & O_CREAT) == 0)
+        errno = ENOENT;
+    else if (there == NULL)
+        there = make(name, value);
+    if (there != NULL)
         there->users++;
-        result = (sem_t *)(void *)there;
-    }
     pthread_mutex_unlock(&lock);
-    return result;
+    return there == NULL ? SEM_FAILED : (sem_t *)(void *)there;
+}
+
+void semaphores_inherit(void) {
+    const char *at = getenv(SEMAPHORES_VARIABLE);
+    int out, in, unbounded, used;
+    char name[NAME_MAX + 1];
+
+    if (at == NULL || !needed())
+        return;
+    for (; sscanf(at, "%d/%d/%d/%255[^/]/%n", &out, &in, &unbounded, name, &used) == 4; at += used) {
+        struct stat status;
+        struct semaphore *taken = REAL(fstat)(out, &status) == 0 && S_ISFIFO(status.st_mode) &&
+                                          REAL(fstat)(in, &status) == 0 && S_ISFIFO(status.st_mode)
+                                      ? free_one()
+                                      : NULL;
+        if (taken == NULL) {
+            say("the semaphore %s of the parent process is not here", name);
+            continue;
+        }
+        taken->out = private_keep(out, true);
+        taken->in = private_keep(in, true);
+        taken->unbounded = unbounded != 0;
+        strcpy(taken->name, name);
+        taken->users = 1;
+    }
+    publish();
 }
 
 void semaphores_before_fork(void) {
@@ -245,12 +307,8 @@ HOOK int sem_close(sem_t *semaphore) {
         return REAL(sem_close)(semaphore);
     pthread_mutex_lock(&lock);
     bool known = own->users != 0;
-    if (known && --own->users == 0) {
-        /* a name that nobody holds any more keeps its value with POSIX; here it goes with its last user */
-        private_close(own->out);
-        private_close(own->in);
-        own->name[0] = '\0';
-    }
+    if (known)
+        drop(own);
     pthread_mutex_unlock(&lock);
     return known ? 0 : fail(EINVAL);
 }
@@ -260,8 +318,13 @@ HOOK int sem_unlink(const char *name) {
         return REAL(sem_unlink)(name);
     pthread_mutex_lock(&lock);
     struct semaphore *there = named(name + strspn(name, "/"));
-    if (there != NULL)
+    if (there != NULL) {
         there->name[0] = '\0';
+        REAL(fcntl)(there->out, F_SETFD, FD_CLOEXEC);
+        REAL(fcntl)(there->in, F_SETFD, FD_CLOEXEC);
+        drop(there);
+        publish();
+    }
     pthread_mutex_unlock(&lock);
     return there != NULL ? 0 : fail(ENOENT);
 }

@@ -57,6 +57,7 @@ __attribute__((constructor)) static void start(void) {
     note_process();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
     attach_inherited();
+    semaphores_inherit();
     family_join();
     errno = error;
 }

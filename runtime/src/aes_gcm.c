@@ -1,6 +1,10 @@
 #include "aes_gcm.h"
 
-#include <stdbool.h>
+#include <openssl/evp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SAMPLE_SIZE 5003 /* all lengths of unrolled loops, and a rest */
 
 const struct aes_gcm *const aes_gcm_all[] = {
     &aes_gcm_openssl,
@@ -10,25 +14,16 @@ const struct aes_gcm *const aes_gcm_all[] = {
     NULL,
 };
 
-#ifdef SEALFS_IPSEC_MB
-#include <openssl/evp.h>
-#include <stdlib.h>
-#include <string.h>
-
-#define SAMPLE_SIZE 5003 /* all lengths of unrolled loops, and a rest */
-
-/* Whether a library opens what libcrypto sealed, and nothing else: what is built for one processor may run on one
- * that nobody has tried. */
-static bool agrees(const struct aes_gcm *backend) {
+bool aes_gcm_agrees(const struct aes_gcm *backend) {
     static const uint8_t key[AES_GCM_KEY_SIZE] = {7}, iv[AES_GCM_IV_SIZE] = {9}, aad[9] = {11};
-    uint8_t *plain = malloc(3 * SAMPLE_SIZE), *sealed = plain + SAMPLE_SIZE, *out = sealed + SAMPLE_SIZE;
+    uint8_t *plain = malloc(SAMPLE_SIZE), *sealed = malloc(SAMPLE_SIZE), *out = calloc(1, SAMPLE_SIZE);
     uint8_t tag[AES_GCM_TAG_SIZE];
     EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
     void *tried = backend->context_new();
     int count;
     bool good = false;
 
-    if (plain == NULL || context == NULL || tried == NULL)
+    if (plain == NULL || sealed == NULL || out == NULL || context == NULL || tried == NULL)
         goto done;
     for (int i = 0; i < SAMPLE_SIZE; i++)
         plain[i] = (uint8_t)(i * 31 >> 2);
@@ -47,15 +42,16 @@ done:
         backend->context_free(tried);
     EVP_CIPHER_CTX_free(context);
     free(plain);
+    free(sealed);
+    free(out);
     return good;
 }
-#endif
 
 const struct aes_gcm *aes_gcm_choose(void) {
     if (aes_gcm_openssl.initialise() != 0)
         return NULL;
 #ifdef SEALFS_IPSEC_MB
-    if (aes_gcm_ipsec_mb_is_faster() && aes_gcm_ipsec_mb.initialise() == 0 && agrees(&aes_gcm_ipsec_mb))
+    if (aes_gcm_ipsec_mb_is_faster() && aes_gcm_ipsec_mb.initialise() == 0 && aes_gcm_agrees(&aes_gcm_ipsec_mb))
         return &aes_gcm_ipsec_mb;
 #endif
     return &aes_gcm_openssl;

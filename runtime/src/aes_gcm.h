@@ -8,6 +8,7 @@
 #ifndef SEALFS_AES_GCM_H
 #define SEALFS_AES_GCM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -34,6 +35,10 @@ extern const struct aes_gcm aes_gcm_ipsec_mb;
 /* Those that were built in; NULL at the end. */
 extern const struct aes_gcm *const aes_gcm_all[];
 
+/* Whether an initialised one opens what libcrypto sealed, and nothing else: what is built for one processor may run on
+ * one that nobody has tried. */
+bool aes_gcm_agrees(const struct aes_gcm *backend);
+
 /* The fastest one on this processor, initialised; NULL without memory. A library whose answers are not libcrypto's
  * is not taken. */
 const struct aes_gcm *aes_gcm_choose(void);
@@ -41,7 +46,6 @@ const struct aes_gcm *aes_gcm_choose(void);
 /* Whether ipsec-mb has code for this processor that OpenSSL 3.0 has not: for AVX-512 with VAES. Elsewhere the two are
  * equally fast, and OpenSSL it is. */
 #ifdef SEALFS_IPSEC_MB
-#include <stdbool.h>
 bool aes_gcm_ipsec_mb_is_faster(void);
 #endif
 

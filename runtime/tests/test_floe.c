@@ -108,6 +108,37 @@ static int known_answers(const char *path) {
     return known;
 }
 
+/* Ciphers that must not be taken. */
+static int accept_all(void *context, const uint8_t *iv, const uint8_t *from, size_t from_size, const uint8_t *sealed,
+                      size_t size, const uint8_t *tag, uint8_t *out) {
+    (void)aes_gcm_openssl.decrypt(context, iv, from, from_size, sealed, size, tag, out);
+    return 0;
+}
+
+static int one_wrong_byte(void *context, const uint8_t *iv, const uint8_t *from, size_t from_size,
+                          const uint8_t *sealed, size_t size, const uint8_t *tag, uint8_t *out) {
+    int error = aes_gcm_openssl.decrypt(context, iv, from, from_size, sealed, size, tag, out);
+    out[size - 1] ^= error == 0;
+    return error;
+}
+
+static int refuse_all(void *context, const uint8_t *iv, const uint8_t *from, size_t from_size, const uint8_t *sealed,
+                      size_t size, const uint8_t *tag, uint8_t *out) {
+    (void)aes_gcm_openssl.decrypt(context, iv, from, from_size, sealed, size, tag, out);
+    return -EIO;
+}
+
+static void broken_ciphers(void) {
+    struct aes_gcm broken = aes_gcm_openssl;
+    CHECK(aes_gcm_agrees(&broken));
+    broken.decrypt = accept_all;
+    CHECK(!aes_gcm_agrees(&broken));
+    broken.decrypt = one_wrong_byte;
+    CHECK(!aes_gcm_agrees(&broken));
+    broken.decrypt = refuse_all;
+    CHECK(!aes_gcm_agrees(&broken));
+}
+
 int main(int count, char **arguments) {
     CHECK(count == 2);
     for (const struct aes_gcm *const *backend = aes_gcm_all; *backend != NULL; backend++) {
@@ -117,11 +148,13 @@ int main(int count, char **arguments) {
             printf("floe: %s: not on this processor\n", (*backend)->name);
             continue;
         }
+        CHECK(aes_gcm_agrees(*backend));
         floe_use(*backend);
         CHECK(strcmp(floe_aes_gcm(), (*backend)->name) == 0);
         printf("floe: %s: %d known answers\n", (*backend)->name, known_answers(arguments[1]));
     }
     CHECK(aes_gcm_choose() != NULL);
+    broken_ciphers();
     layouts();
     return 0;
 }

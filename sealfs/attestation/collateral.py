@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -292,8 +293,11 @@ def fetch(pccs: str, quote: bytes) -> bytes:
     async def answer() -> dcap_qvl.QuoteCollateralV3:
         return await asyncio.wait_for(dcap_qvl.get_collateral(pccs, quote), _FETCH_TIMEOUT)
 
+    # in a thread of its own: whoever verifies may have an event loop in this one
+    with ThreadPoolExecutor(1, "sealfs-collateral") as pool:
+        fetching = pool.submit(lambda: asyncio.run(answer()))
     try:
-        document = json.loads(asyncio.run(answer()).to_json())
+        document = json.loads(fetching.result().to_json())
     except (ValueError, RuntimeError, TimeoutError) as error:
         raise EvidenceError(f"no collateral from {pccs}: {' '.join(str(error).split()) or 'no answer'}") from None
     # It is this machine's own, and would take the place of every other quote's: all of ours bring theirs.

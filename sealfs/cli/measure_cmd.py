@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import click
 from sealfs.attestation.levels import Level
 from sealfs.cli.common import identity_option, json_option, note, open_identity, print_json
 from sealfs.cli.lint_cmd import print_findings
-from sealfs.cli.run_cmd import job_options, make_job
+from sealfs.cli.run_cmd import job_options, make_job, make_output
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
 from sealfs.enclave.measure import Measured, manifest_digest, measure
@@ -23,12 +24,16 @@ from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
 from sealfs.executors.base import Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import launcher_imports
+from sealfs.executors.launcher import rehearsal_command
 from sealfs.keys import Identity, Recipient, Signer
-from sealfs.placement import DataMount, Output
+from sealfs.placement import DataMount
 
 _LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
-_TRIAL = {"PYTHONDONTWRITEBYTECODE": "1"}  # as in the enclave; and what a trial compiles, the next would load
+_TRIAL = {  # as in the enclave, so that the same files are loaded
+    "PYTHONDONTWRITEBYTECODE": "1",  # what a trial compiles, the next would load
+    "LC_ALL": "C.UTF-8",
+    "LOCPATH": "/usr/lib/locale",
+}
 
 
 def _check_size(context: click.Context, parameter: click.Parameter, value: str) -> str:
@@ -70,6 +75,7 @@ def command(
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
+    out_log: str | None,
     enclave: Path,
     trial: str | None,
     contract: bool,
@@ -102,7 +108,7 @@ def command(
         raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
-    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     if contract and executor.replace("_", "-") not in {"gramine-sgx", "gramine-direct"}:
         raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
@@ -162,14 +168,16 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"the trial run failed with exit code {code}",
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
-    preloaded = {"LD_PRELOAD": str(LIBRARY)} if LIBRARY.exists() else {}
-    code, also = collect(
-        launcher_imports(job.keys in ("attested", "runner"), job.contract),
-        environment={**_TRIAL, **preloaded},
-        excludes=hidden,
-    )
+    needed = {"by_evidence": job.keys in ("attested", "runner"), "contract": job.contract}
+    with tempfile.TemporaryDirectory(prefix="sealfs-rehearsal-") as folder:
+        rehearsal = rehearsal_command(Path(folder), **needed)
+        environment = {**_TRIAL, "LD_PRELOAD": str(LIBRARY)}
+        code, also = collect(rehearsal, environment=environment, excludes=[*hidden, f"{folder}/*"])
     if code:
-        raise ExecutorError("the launcher cannot be loaded", "install sealfs again")
+        raise ExecutorError(
+            "the launcher does not run here",
+            f"try it: {shlex.join(rehearsal_command(Path('DIR'), **needed))}",
+        )
     return paths | also
 
 

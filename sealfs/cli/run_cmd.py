@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -81,11 +82,21 @@ class PlacedSignerParameter(SignerParameter):
         return path, super().convert(key, param, ctx)
 
 
+def _check_name(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    del context, parameter
+    if (value is not None and not re.fullmatch(r"[^/\0]{1,200}", value)) or value in (".", ".."):
+        raise click.BadParameter("is not the name of a file, without folders")
+    return value
+
+
 def job_options(command: Command) -> Command:
     """Add the options that say what a run reads and writes, and where it runs."""
     for option in (
         click.option("--out-interval", type=click.FloatRange(min=0.1), default=DEFAULT_INTERVAL, show_default=True,
                      metavar="SECONDS", help="How often results are sealed; a crash loses no more than that."),
+        click.option("--out-log", metavar="NAME", callback=_check_name,
+                     help="In an enclave: write what COMMAND prints to this file among the results, instead of "
+                     "showing it to the host. L5 demands it."),
         click.option("--out-recipient", "recipients", multiple=True, type=RecipientParameter(),
                      help="Who can open the results: recipient strings or .pub files [default: you]."),
         click.option("--out", type=OutputParameter(), metavar="URI:/PATH",
@@ -133,6 +144,7 @@ def command(
     out: tuple[str, str] | None,
     recipients: tuple[Recipient, ...],
     out_interval: float,
+    out_log: str | None,
     enclave: Path | None,
     runner: Path | None,
     dry_run: bool,
@@ -198,7 +210,7 @@ def command(
     if out is not None and not recipients:
         own = IdentityKeys(open_identity(identity_path))
         recipients = (own.recipient,)
-    output = Output(*out, tuple(map(str, recipients)), out_interval) if out else None
+    output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, attach, enclave)
     if dry_run:
@@ -246,6 +258,25 @@ def _keys_here(
         for dataset in datasets:
             stack.callback(dataset.store.close)
         return keys_here(datasets, identity, job.broker)
+
+
+def make_output(
+    out: tuple[str, str] | None,
+    recipients: Sequence[Recipient],
+    interval: float,
+    log: str | None,
+    executor: Executor,
+) -> Output | None:
+    """Return where the options say that results go, if there are any.
+
+    Raises:
+        UsageError: What is printed cannot go there.
+    """
+    if log is not None and (out is None or not executor.is_enclave):
+        raise UsageError(
+            "--out-log is for the results of an enclave", "natively: sh -c 'COMMAND >/out/log 2>&1', with --out"
+        )
+    return Output(*out, tuple(map(str, recipients)), interval, log) if out else None
 
 
 def make_job(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fcntl
 import hashlib
 import os
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sealfs.dataset.packer import Piece, SealedPack
 from sealfs.errors import ConflictError, IntegrityError, LocalIOError
 from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.floe import HEADER_SIZE
+from sealfs.locking import lock_file
 from sealfs.xdg import state_directory
 
 
@@ -71,7 +71,7 @@ class Journal:
             ) from None
         self._path: Path = path
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock_file(self._file, wait=False)
         except BlockingIOError:
             self._file.close()
             raise ConflictError(

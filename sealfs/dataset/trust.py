@@ -9,7 +9,6 @@ Threading: safe between threads and processes; each update holds a file lock.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from sealfs.dataset.snapshot import MAX_VERSION, Snapshot
 from sealfs.errors import LocalIOError, SealfsError, TrustError
 from sealfs.fields import FORMAT_VERSION, Fields, canonical_json
 from sealfs.keys import Signer
+from sealfs.locking import lock_file
 from sealfs.xdg import state_directory
 
 _MAX_PIN_SIZE = 16 << 10
@@ -177,7 +177,7 @@ class TrustStore:
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             with (self._directory / "lock").open("ab") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                lock_file(lock)
                 yield
         except OSError as error:
             raise LocalIOError(

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
@@ -42,6 +42,9 @@ from sealfs.placement import (
     with_signers,
 )
 from sealfs.store.address import normalize, open_store
+
+_console: IO[str] | None = None
+"""Where our own words go once standard error is a file among the results."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -86,6 +89,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add("--broker", metavar="OWNER@URL", help="the broker, if not the one that each snapshot names")
     add("--out", metavar="URI:/path", help="where a script's results are sealed to, and where it writes them")
     add("--out-recipient", action="append", default=[], metavar="STRING", help="who can open them")
+    add(
+        "--out-log",
+        metavar="NAME",
+        help="a file among the results for what the script prints, and nobody else sees",
+    )
     add("--out-interval", type=float, default=DEFAULT_INTERVAL, metavar="SECONDS", help="between two snapshots")
     add("--cache", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep in memory")
     add("--real-files", action="store_true", help="always give out files of the kernel")
@@ -95,6 +103,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         del options.program[0]
     if not options.program:
         parser.error("which program?")
+    if options.out_log is not None and options.out is None:
+        parser.error("--out-log is a file among the results: where is --out?")
     sources = [options.identity_fd is not None, options.keys_fd is not None, options.runner_fd is not None]
     if options.data and [*sources, options.attested].count(True) != 1:
         parser.error("keys come from one of --identity-fd, --keys-fd, --attested or --runner-fd")
@@ -107,7 +117,7 @@ def _placed(options: argparse.Namespace) -> tuple[Sequence[DataMount], Output | 
     output = None
     if options.out is not None:
         uri, path = parse_placed(options.out)
-        output = Output(normalize(uri), path, tuple(options.out_recipient), options.out_interval)
+        output = Output(normalize(uri), path, tuple(options.out_recipient), options.out_interval, options.out_log)
         if not is_script(options.program):
             raise UsageError(
                 f"'{options.program[0]}' can have no results here", "only a Python script can: SCRIPT.py ..."
@@ -212,7 +222,38 @@ def _run_with_results(program: list[str], output: Output, source: KeySource | No
 
     with sealed_results(output, source.proven if source is not None else None) as signer:
         _say(f"results are signed by {signer}")
+        if output.log is None:
+            _run_script(program)
+        else:
+            _run_logged(program, Path(output.path) / output.log)
+
+
+def _run_logged(program: list[str], log: Path) -> None:
+    """Run a script and write what it prints to a file, to the last traceback; it is sealed with the results.
+
+    Raises:
+        SystemExit: As the script; what the interpreter would print about it is in the file.
+    """
+    global _console  # noqa: PLW0603 - there is one, as there is one standard error
+    sys.stdout.flush()
+    sys.stderr.flush()
+    _console = open(os.dup(2), "w")  # noqa: SIM115 - for what is ours to say until the process ends
+    try:
+        with open(log, "ab", buffering=0) as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+    except OSError as error:
+        sys.exit(_told(LocalIOError(f"cannot write {log}: {error.strerror}", "name another with --out-log")))
+    try:
         _run_script(program)
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            raise
+        print(end.code, file=sys.stderr)  # as the interpreter does, but before the last snapshot
+        sys.exit(1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def _become(program: list[str]) -> None:
@@ -234,7 +275,7 @@ def _run_script(program: list[str]) -> None:
 
 
 def _say(message: str) -> None:
-    print(f"sealfs: {message}", file=sys.stderr, flush=True)
+    print(f"sealfs: {message}", file=_console or sys.stderr, flush=True)
 
 
 def _told(error: SealfsError) -> int:

@@ -44,6 +44,7 @@ _LAUNCHER = "sealfs.enclave.launch"
 _HOST_KEYS = {
     "--identity-fd": "the identity that opens the data comes from the host, which can open it as well",
     "--keys-fd": "the keys that open the data come from the host, in the clear: for tests only",
+    "--runner-fd": "the keys are released on the word of a runner, who is the host: for rehearsals only",
 }
 _SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSPHRASE|PRIVATE|ACCESS_KEY|API_KEY", re.IGNORECASE)
 _RUNTIME = re.compile(r"gramine\.runtimedir|/gramine/runtime/")
@@ -150,11 +151,16 @@ class _Linter:
             if uri is not None and uri not in self._trusted():
                 yield self._finding("error", f"loader.{name}", f"{uri} is no trusted file: the host writes it")
 
+    def _launcher_words(self) -> list[str]:
+        """Return the launcher's own arguments; none if something else is started."""
+        argv = [str(word) for word in self._get("loader.argv", [])]
+        if argv[1:3] != ["-m", _LAUNCHER]:
+            return []
+        return [*takewhile(lambda word: word != "--", argv[3:])]
+
     def _launcher(self) -> Iterator[Finding]:
         """Look at what the launcher is told: where keys come from, and which datasets it takes."""
-        argv = [*takewhile(lambda word: word != "--", map(str, self._get("loader.argv", [])))]
-        if _LAUNCHER not in argv:
-            return
+        argv = self._launcher_words()
         for option, value in pairwise(argv):
             if option in _HOST_KEYS:
                 yield self._finding("warning", option, _HOST_KEYS[option], f'"{option}"')
@@ -264,7 +270,7 @@ class _Linter:
         if self._get("sys.enable_sigterm_injection", False):
             why = "the host chooses when the program is told to end; it could also just kill it"
             yield self._finding("note", "sys.enable_sigterm_injection", why)
-        if self._get("loader.argv") is not None:
+        if "--out-log" not in self._launcher_words():
             why = "what the program prints, the host reads: losses, names in tracebacks"
             yield self._finding("note", PLAIN_OUTPUT, why, "loader.argv")
 

@@ -43,7 +43,12 @@ def sealed_results(output: Output, level: str | None = None) -> Iterator[Signer]
             f"cannot make {folder}: {error.strerror}", "choose another path for the results"
         ) from None
     with closing(open_store(output.address)) as store:
-        sealer = OutputSealer(folder, store, recipients, state, interval=output.interval, level=level)
+        # Gramine has neither hard links nor flock, and no lock of an enclave excludes its host: the folder is this
+        # run's own, and who writes there, too, destroys results, but can sign none.
+        single_writer = not store.has_conditional_writes()
+        sealer = OutputSealer(
+            folder, store, recipients, state, interval=output.interval, single_writer=single_writer, level=level
+        )
         sealer.start()
         with sealed_to_the_end(sealer):
             yield sealer.signer

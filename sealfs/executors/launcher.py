@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sealfs.enclave.launch import is_script
@@ -52,19 +53,17 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     return [collected.python, "-m", LAUNCHER, *options, "--", *command]
 
 
-def launcher_imports(by_evidence: bool, contract: bool) -> Sequence[str]:
-    """Return a command that loads all that the launcher may need in an enclave, and does nothing.
+def rehearsal_command(folder: Path, *, by_evidence: bool, contract: bool = False) -> Sequence[str]:
+    """Return a command that loads, in an empty folder of its own, all that the launcher needs in an enclave.
 
     Args:
-        by_evidence: Whether it has its keys released by a broker.
+        folder: Empty.
+        by_evidence: Whether the launcher has its keys released by a broker.
         contract: Whether it carries out contracts.
     """
-    modules = [LAUNCHER, "sealfs.enclave.results", "sealfs.store.local", "runpy"]
-    if by_evidence:
-        modules.append("sealfs.enclave.attested")
-    if contract:
-        modules += [CONTRACTS, "Crypto.Protocol.SecretSharing"]
-    return [sys.executable, "-c", f"import {', '.join(modules)}"]
+    also = ["sealfs.enclave.attested"] if by_evidence or contract else []
+    also += [CONTRACTS, "Crypto.Protocol.SecretSharing"] if contract else []
+    return [sys.executable, "-m", "sealfs.enclave.rehearsal", str(folder), *also]
 
 
 def _data(job: Job, descriptor: int) -> list[str]:
@@ -88,4 +87,6 @@ def _out(output: Output) -> list[str]:
     words = ["--out", f"{output.address}:{output.path}"]
     for recipient in output.recipients:
         words += ["--out-recipient", recipient]
+    if output.log is not None:
+        words += ["--out-log", output.log]
     return [*words, "--out-interval", f"{output.interval:g}"]

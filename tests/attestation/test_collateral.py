@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import threading
@@ -155,6 +156,14 @@ def test_many_at_once_fetch_once(tmp_path: Path, service: Service) -> None:
     with ThreadPoolExecutor(8) as pool:
         for done in [pool.submit(verify, folder) for _ in range(16)]:
             done.result()
+    assert service.asked == 1
+
+
+def test_fetched_by_whoever_has_an_event_loop(tmp_path: Path, service: Service) -> None:
+    async def server() -> None:
+        verify(CollateralFolder(tmp_path, service.url))
+
+    asyncio.run(server())
     assert service.asked == 1
 
 

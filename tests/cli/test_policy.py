@@ -18,6 +18,8 @@ SNP = Path(__file__).parents[1] / "fixtures" / "snp"
 REFUSED = 14
 BOUND = bytes(range(64))
 CLEAN = """\
+loader.argv = ["python3", "-m", "sealfs.enclave.launch", "--out", "file:///results:/out", "--out-log", "log",
+  "--", "train.py"]
 fs.root.type = "tmpfs"
 sgx.remote_attestation = "dcap"
 """

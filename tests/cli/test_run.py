@@ -449,3 +449,14 @@ def test_signers_and_versions(provider: Sealfs, pushed: Path, data: Path, tmp_pa
 def test_preload_that_is_not_there_is_no_silent_mount(provider: Sealfs, pushed: Path, data: Path) -> None:
     ended = provider("run", "--data", f"{pushed}:{data}", "--", "true", code=12)
     assert "--attach fuse" in ended.stderr
+
+
+def test_what_is_printed_goes_to_results_of_enclaves_only(sealfs: Sealfs, tmp_path: Path) -> None:
+    out = f"{tmp_path / 'results'}:{tmp_path / 'out'}"
+    assert "natively: sh -c" in sealfs("run", "--out", out, "--out-log", "log", "--", "true", code=2).stderr
+    enclave = ["--executor", "gramine-sgx", "--enclave", tmp_path / "enclave"]
+    assert "--out-log is for" in sealfs("run", *enclave, "--out-log", "log", "--", "true", code=2).stderr
+    assert "--out-log is for" in sealfs("measure", *enclave, "--out-log", "log", "--", "true", code=2).stderr
+    for name in ("a/b", "", "..", "."):
+        wrong = sealfs("run", *enclave, "--out", out, "--out-log", name, "--", "true", code=2).stderr
+        assert "is not the name of a file" in wrong

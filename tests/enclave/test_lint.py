@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sealfs.enclave.lint import Finding, lint, worst
@@ -20,6 +22,8 @@ sgx.trusted_files = [
   "file:/usr/lib/x86_64-linux-gnu/gramine/runtime/glibc/",
   { uri = "file:/usr/bin/python3", sha256 = "00" },
 ]
+loader.argv = ["python3", "-m", "sealfs.enclave.launch", "--out", "file:///results:/out", "--out-log", "log",
+  "--", "train.py"]
 """
 
 
@@ -125,8 +129,18 @@ def test_trusted_folders_and_keys() -> None:
     }
 
 
-def test_what_the_program_prints() -> None:
-    assert found(CLEAN + 'loader.argv = ["python3"]\n', "standard output and error").level == "note"
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["python3", "-m", "sealfs.enclave.launch", "--", "train.py", "--out-log"],  # the program's own
+        ["python3", "train.py", "sealfs.enclave.launch", "--out-log"],
+        ["sh", "-c", "cat /data", "-m", "sealfs.enclave.launch", "--out-log"],
+    ],
+)
+def test_what_the_program_prints(argv: list[str]) -> None:
+    manifest = f"{CLEAN[: CLEAN.index('loader.argv')]}loader.argv = {json.dumps(argv)}\n"
+    assert found(manifest, "standard output and error").level == "note"
 
 
 def test_template_is_refused() -> None:

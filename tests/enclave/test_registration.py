@@ -48,7 +48,6 @@ def test_mounts(kind: str) -> None:
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ('loader.argv = ["python3"]', "standard output"),
         ("sgx.enable_stats = true", "sgx.enable_stats"),
         ("sgx.allowed_ioctls = [ { request_code = 1 } ]", "sgx.allowed_ioctls"),
     ],
@@ -57,6 +56,19 @@ def test_what_else_lets_something_out(line: str, what: str) -> None:
     registered = register(MEASUREMENT, lint(f"{line}\n{CLEAN}"))
     assert registered.level == Level.L4
     assert registered.findings[0].startswith(what)
+
+
+@pytest.mark.parametrize("option", ["--identity-fd", "--keys-fd"])
+def test_keys_that_the_host_has(option: str) -> None:
+    manifest = CLEAN.replace('"--out-log"', f'"{option}", "0", "--out-log"')
+    registered = register(MEASUREMENT, lint(manifest))
+    assert (registered.level, len(registered.findings)) == (Level.L4, 1)
+
+
+def test_what_the_program_prints() -> None:
+    registered = register(MEASUREMENT, lint(CLEAN.replace("--out-log", "--something")))
+    assert registered.level == Level.L4
+    assert registered.findings[0].startswith("standard output")
 
 
 def test_ciphertext_in_and_out_does_no_harm() -> None:

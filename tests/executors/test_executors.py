@@ -186,6 +186,16 @@ def test_gramine_manifest_says_what_runs(job: Job, recipient: str, signer: Signe
     ]
 
 
+def test_what_the_script_prints_can_go_to_the_results(job: Job) -> None:
+    assert job.output is not None
+    logged = replace(job, output=replace(job.output, log="log"))
+    argv = manifest(logged)["loader"]["argv"]
+    assert argv[argv.index("--out-log") + 1] == "log"
+    for made, expected in ((job, True), (logged, False)):
+        findings = lint(rendered(made, "gramine-sgx")[RENDERED])
+        assert any(finding.what == "standard output and error" for finding in findings) == expected
+
+
 def test_test_keys_show_in_the_measured_arguments(job: Job) -> None:
     job = replace(job, keys="test-keys")
     argv = manifest(job)["loader"]["argv"]
@@ -325,7 +335,7 @@ def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
     assert made["loader"]["argv"] == [
         *("/opt/venv/bin/python", "-m", "sealfs.contracts.inside", "--from", "/ciphertext", "/results")
     ]
-    folders = {mount["path"]: mount["uri"] for mount in made["fs"]["mounts"]}
+    folders = {mount["path"]: mount.get("uri") for mount in made["fs"]["mounts"]}
     assert folders["/ciphertext"] == "file:ciphertext"
     assert folders["/results"] == "file:results"
     assert made["sgx"]["allowed_files"] == ["file:ciphertext/", "file:results/"]

@@ -183,7 +183,7 @@ def test_no_keys_or_two_kinds_of_them(provider: Provider, tmp_path: Path) -> Non
     for options in (data, [*data, "--identity-fd", "0", "--keys-fd", "0"]):
         ended = launch(tmp_path, options, [], [])
         assert ended.returncode == 2
-        assert "either --identity-fd or --keys-fd" in ended.stderr
+        assert "keys come from one of --identity-fd, --keys-fd" in ended.stderr
 
 
 def test_too_much_for_a_key(provider: Provider, tmp_path: Path) -> None:

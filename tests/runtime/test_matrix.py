@@ -47,8 +47,8 @@ def on_plain_files(folder: Path, names: list[str]) -> Answers:
     return found
 
 
-def on_sealed_files(sealed: Sealed, names: list[str], *options: str) -> Answers:
-    return answers(sealed.run(RUN, sealed.mount, *names, options=options, env=PATHS))
+def on_sealed_files(sealed: Sealed, names: list[str], *options: str, under: tuple[Path, ...] = ()) -> Answers:
+    return answers(sealed.run(RUN, sealed.mount, *names, options=options, under=under, env=PATHS))
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +74,32 @@ def test_same_as_plain(name: str, expected: Answers, served: Answers) -> None:
 @pytest.mark.parametrize("name", REAL_FILES)
 def test_real_files_same_as_plain(name: str, expected: Answers, served_as_real_files: Answers) -> None:
     assert served_as_real_files[name] == expected[name]
+
+
+@pytest.fixture(scope="module")
+def served_without(sealed: Sealed, without: Path) -> Answers:
+    return on_sealed_files(sealed, FILES, under=(without,))
+
+
+@pytest.fixture(scope="module")
+def served_as_real_files_without(sealed: Sealed, without: Path) -> Answers:
+    return on_sealed_files(sealed, REAL_FILES, "--real-files", under=(without,))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FILES)
+def test_same_on_a_kernel_that_lacks_what_gramine_lacks(
+    name: str, expected: Answers, served_without: Answers
+) -> None:
+    assert served_without[name] == expected[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL_FILES)
+def test_real_files_on_a_kernel_that_lacks_what_gramine_lacks(
+    name: str, expected: Answers, served_as_real_files_without: Answers
+) -> None:
+    assert served_as_real_files_without[name] == expected[name]
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,11 @@ SANITIZERS = {
 }
 
 
-def make(*arguments: str) -> None:
+def make(*arguments: str) -> str:
     done = subprocess.run(["make", "-s", "-C", RUNTIME, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "warning" not in done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,12 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_unit_tests() -> None:
-    make("test")
+    """With both ciphers where both are there, and with OpenSSL's alone."""
+    there = Path("/usr/include/intel-ipsec-mb.h").exists()
+    assert ("floe: ipsec-mb: 8 known answers" in make("test")) == there
+    alone = make("test", "IPSEC_MB=", "BUILD=build/openssl")
+    assert "floe: openssl: 8 known answers" in alone
+    assert "ipsec-mb" not in alone
 
 
 @pytest.mark.slow

@@ -97,6 +97,22 @@ print([p.exitcode for p in ps], event.is_set(), event.wait(0))
 def square(x): return x * x
 with c.Pool(2) as pool: print(sum(pool.map(square, range(1000))), pool.apply_async(square, (7,)).get(60))
 """,
+    "other programs": """
+import subprocess, sys
+if __name__ == "__main__":
+    s = multiprocessing.get_context("spawn")
+    count = s.Semaphore(2)
+    code = ("import _multiprocessing, sys; n = _multiprocessing.SemLock._rebuild(0, 1, 2, sys.argv[1]);"
+            "print(n.acquire(False), n.acquire(False), n.acquire(False)); n.release(); n.release()")
+    def ask(**how):
+        command = [sys.executable, "-c", code, count._semlock.name]
+        return subprocess.run(command, capture_output=True, text=True, **how)
+    print(ask().stdout, count.acquire(False))
+    with s.Pool(2) as pool:
+        print(sum(pool.map(abs, range(-100, 0))))
+        pool.close()
+        pool.join()
+""",
     "interrupted": """
 s = c.Semaphore(0)
 signal.signal(signal.SIGALRM, lambda *_: (print("alarm"), s.release()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from commands import Sealfs
 from system.repositories import REPOSITORIES, Repository, Training, numbers, weights
 
 from sealfs.enclave.attach import LIBRARY
-from sealfs.keys import Identity
+from sealfs.executors.launcher import LAUNCHER
+from sealfs.keys import Identity, load_identity
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -124,3 +126,33 @@ def test_going_on_from_sealed_results(tmp_path: Path, plain: Plain, repository: 
     last = trainer.pulled(second)
     assert {path: saved[path] for path in last} == last
     assert last
+
+
+@each
+@preload
+def test_all_in_one_process_as_in_an_enclave(tmp_path: Path, plain: Plain, repository: Repository) -> None:
+    """The manifest's own command, without the enclave: data, script and sealing in the launcher's interpreter."""
+    expected, saved, source = plain(repository, 2, 1)
+    environment = {**os.environ, **repository.environment, "XDG_STATE_HOME": str(tmp_path / "state")}
+    environment["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
+    command = [repository.python, "-c", f"import {LAUNCHER}, sealfs.enclave.results"]
+    imports = subprocess.run(command, env=environment, capture_output=True, check=False)
+    if imports.returncode:
+        pytest.skip(f"{repository.python} has not what sealfs requires")
+    trainer = Trainer(tmp_path, source)
+    identity = load_identity(trainer.sealfs.identity_path)
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, trainer.sealfs.identity_path.open() as stdin:
+        out = Path(memory) / "out"
+        command = [
+            *(repository.python, "-m", LAUNCHER, "--identity-fd", "0", "--signer", str(identity.signer)),
+            *("--data", f"{tmp_path / 'store'}@1:{trainer.data}", "--out", f"{tmp_path / 'results'}:{out}"),
+            *("--out-recipient", str(identity.recipient), "--out-interval", "2", "--"),
+            *repository.script(Training(trainer.data, out, trainer.config, workers=2)),
+        ]
+        ended = subprocess.run(
+            command, stdin=stdin, env=environment, cwd=tmp_path, text=True, check=False, timeout=600,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout[-3000:]
+    assert numbers(ended.stdout) == expected
+    assert trainer.pulled(tmp_path / "results") == saved

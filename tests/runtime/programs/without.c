@@ -1,4 +1,4 @@
-/* Runs a program on a kernel that lacks what Gramine lacks: memfd_create, O_TMPFILE.
+/* Runs a program on a kernel that lacks what Gramine lacks: memfd_create, O_TMPFILE, preadv, pwritev.
  *
  *     without PROGRAM ARGUMENTS
  *
@@ -27,16 +27,20 @@ int main(int count, char **arguments) {
         /*  1 */ IS(AUDIT_ARCH_X86_64, 1, 0),
         /*  2 */ RETURN(SECCOMP_RET_KILL_PROCESS),
         /*  3 */ LOAD(nr),
-        /*  4 */ IS(SYS_memfd_create, 7, 0), /* to 12 */
-        /*  5 */ IS(SYS_open, 1, 0),
-        /*  6 */ IS(SYS_openat, 2, 4), /* to 9, 11 */
-        /*  7 */ LOAD(args[1]),
-        /*  8 */ HAS(TMPFILE, 4, 2), /* to 13, 11 */
-        /*  9 */ LOAD(args[2]),
-        /* 10 */ HAS(TMPFILE, 2, 0), /* to 13, 11 */
-        /* 11 */ RETURN(SECCOMP_RET_ALLOW),
-        /* 12 */ RETURN(SECCOMP_RET_ERRNO | ENOSYS),
-        /* 13 */ RETURN(SECCOMP_RET_ERRNO | EISDIR),
+        /*  4 */ IS(SYS_memfd_create, 11, 0), /* to 16 */
+        /*  5 */ IS(SYS_preadv, 10, 0),
+        /*  6 */ IS(SYS_preadv2, 9, 0),
+        /*  7 */ IS(SYS_pwritev, 8, 0),
+        /*  8 */ IS(SYS_pwritev2, 7, 0),
+        /*  9 */ IS(SYS_open, 1, 0),
+        /* 10 */ IS(SYS_openat, 2, 4), /* to 13, 15 */
+        /* 11 */ LOAD(args[1]),
+        /* 12 */ HAS(TMPFILE, 4, 2), /* to 17, 15 */
+        /* 13 */ LOAD(args[2]),
+        /* 14 */ HAS(TMPFILE, 2, 0), /* to 17, 15 */
+        /* 15 */ RETURN(SECCOMP_RET_ALLOW),
+        /* 16 */ RETURN(SECCOMP_RET_ERRNO | ENOSYS),
+        /* 17 */ RETURN(SECCOMP_RET_ERRNO | EISDIR),
     };
     struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
 
