@@ -1,6 +1,7 @@
 """What runs first where a contract is carried out: proves itself to every owner's broker, and does what was agreed.
 
     python -m sealfs.contracts.inside --task FILE --run ID --data INPUT=FOLDER [...] --result OUTPUT=FOLDER [...]
+    python -m sealfs.contracts.inside --from CIPHERTEXT RESULTS      the same, all said by files: for enclaves
 
 Its starter is the operator's host, which is not trusted. All that matters is taken from the contract, and the
 digest of that very contract is what the evidence is bound to: command, environment, what is mounted where, who
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,6 +33,7 @@ from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
 from sealfs.broker.address import BrokerAddress
 from sealfs.broker.client import BrokerClient
+from sealfs.contracts.approval import RUN_ID_SIZE
 from sealfs.contracts.contract import Contract, Input, SealedData
 from sealfs.contracts.lock import Lock, is_locked
 from sealfs.contracts.provenance import Exhibit, Provenance
@@ -52,6 +55,7 @@ from sealfs.store.local import LocalStore
 
 PROVENANCE = "provenance"  # objects beside the results' own
 LOCK = "lock"
+TOLD = "+told"  # folder beside the inputs with what the host says: files `task`, `run`, `script`
 PRINTED = "printed.log"  # what the script printed, sealed with its results
 _MAX_SCRIPT = 64 << 20
 _BASE_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
@@ -102,8 +106,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         environment = {**_BASE_ENVIRONMENT, **contract.function.environment}
         if not is_preloaded():
             preload_and_restart(arguments, [], environment)
-        _replace_environment(environment)
+        _replace_environment(environment, is_enclave=contract.function.executor != "native")
         apply_defaults()
+        if not re.fullmatch(f"[0-9a-f]{{{2 * RUN_ID_SIZE}}}", told.run):
+            raise UsageError("the host has not said which run this is", "32 hex digits")
         told.task.check_approved(datetime.now(UTC))  # brokers check, too, with clocks that owners trust
         code = _carry_out(told)
     except SealfsError as error:
@@ -118,13 +124,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str]) -> Told:
     parser = argparse.ArgumentParser(prog="python -m sealfs.contracts.inside", description=__doc__)
-    parser.add_argument("--task", required=True, metavar="FILE", help="the task")
+    parser.add_argument(
+        "--from", dest="folders", nargs=2, metavar="FOLDER", help=f"take it all from {TOLD} in the first folder"
+    )
+    parser.add_argument("--task", metavar="FILE", help="the task")
     parser.add_argument("--digest", metavar="HEX", help="the contract's digest, if the starter means a certain one")
-    parser.add_argument("--run", required=True, metavar="ID", help="32 hex digits")
+    parser.add_argument("--run", metavar="ID", help="32 hex digits")
     parser.add_argument("--data", action="append", default=[], metavar="INPUT=FOLDER")
     parser.add_argument("--result", action="append", default=[], metavar="OUTPUT=FOLDER")
     parser.add_argument("--script", metavar="FILE", help="where the script lies, if it is no sealed input")
     options = parser.parse_args(arguments)
+    if options.folders is not None:
+        return _told_by_files(*map(Path, options.folders))
+    if options.task is None or options.run is None:
+        parser.error("which --task, and which --run?")
     with open(options.task, "rb") as file:
         task = Task.parse(file.read(MAX_SIZE + 1))
     contract = task.contract
@@ -142,15 +155,32 @@ def _parse(arguments: Sequence[str]) -> Told:
     return Told(task, options.run, data, results, options.script)
 
 
+def _told_by_files(ciphertext: Path, results: Path) -> Told:
+    with (ciphertext / TOLD / "task").open("rb") as file:
+        task = Task.parse(file.read(MAX_SIZE + 1))
+    with (ciphertext / TOLD / "run").open("rb") as file:
+        run = file.read(2 * RUN_ID_SIZE).decode("ascii", "replace")
+    return Told(
+        task,
+        run,
+        {name: str(ciphertext / name) for name in task.contract.inputs},
+        {name: str(results / name) for name in task.contract.outputs},
+        str(ciphertext / TOLD / "script"),
+    )
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
 
 
-def _replace_environment(environment: Mapping[str, str]) -> None:
-    """Leave nothing of the host's; the reader's library puts its own variables back for children."""
+def _replace_environment(environment: Mapping[str, str], *, is_enclave: bool) -> None:
+    """Leave nothing of the host's; the reader's library puts its own variables back for children.
+
+    In an enclave nothing is the host's: what the manifest says is measured, and is needed to find libraries.
+    """
     for name in list(os.environ):
-        if name not in {"LD_PRELOAD", "SEALFS_RUNTIME"}:
+        if not is_enclave and name not in {"LD_PRELOAD", "SEALFS_RUNTIME"}:
             del os.environ[name]
     os.environ.update(environment)
 
