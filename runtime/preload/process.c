@@ -11,6 +11,7 @@
 #include "core.h"
 #include "descriptors.h"
 #include "family.h"
+#include "gaps.h"
 #include "real.h"
 #include "report.h"
 #include "semaphores.h"
@@ -20,6 +21,7 @@
 static void before_fork(void) {
     unsigned count = atomic_load(&attachment_count);
 
+    gaps_fill();
     descriptors_before_fork();
     streams_before_fork();
     semaphores_before_fork();
