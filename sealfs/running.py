@@ -87,7 +87,7 @@ class Run:
             IntegrityError: A mounted dataset is damaged, and the workload was killed.
             SealfsError: It could not be run, or its results could not be sealed.
         """
-        self._check_enclave()
+        check_enclave(self._job, self._executor)
         with signals_sent_to(self._on_signal), ExitStack() as stack:
             job, places = self._placed(stack)
             mounts = [stack.enter_context(closing(self._mount(data, place))) for data, place in places]
@@ -106,17 +106,6 @@ class Run:
             return code
         self._damage.message += "; the workload was killed"
         raise self._damage
-
-    def _check_enclave(self) -> None:
-        """Make sure that what was measured is what is asked for now."""
-        self._executor.check(self._job)
-        folder = self._job.enclave
-        for name, content in self._executor.files(self._job).items():
-            if folder is None or not _has(folder / name, content):
-                raise ExecutorError(
-                    f"{folder} was made for another run: its {name} differs",
-                    "run 'sealfs measure' with the same options and the same command first",
-                )
 
     @contextmanager
     def _prepared(self, job: Job) -> Iterator[Workload]:
@@ -276,6 +265,21 @@ def _made(base: Path, *parts: str) -> str:
     folder = base.joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return os.path.realpath(folder)
+
+
+def check_enclave(job: Job, executor: Executor) -> None:
+    """Make sure that what was measured is what is asked for now.
+
+    Raises:
+        ExecutorError: It is not, or this machine can't run it.
+    """
+    executor.check(job)
+    for name, content in executor.files(job).items():
+        if job.enclave is None or not _has(job.enclave / name, content):
+            raise ExecutorError(
+                f"{job.enclave} was made for another run: its {name} differs",
+                "run 'sealfs measure' with the same options and the same command first",
+            )
 
 
 def _has(path: Path, content: str) -> bool:

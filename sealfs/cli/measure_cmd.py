@@ -51,6 +51,9 @@ def _check_size(context: click.Context, parameter: click.Parameter, value: str) 
 @click.option("--trial", metavar="COMMAND",
               help="What to run once to see what is loaded, if not COMMAND: a shorter training, say.")  # fmt: skip
 @click.option(
+    "--contract", is_flag=True, help="An enclave that carries out contracts ('sealfs task'), not COMMAND."
+)
+@click.option(
     "--again", is_flag=True, help="Use what was collected in DIR before; only check that it is unchanged."
 )
 @click.option("-x", "--exclude", "excludes", multiple=True, help="Glob of absolute paths not to trust. Repeatable.")
@@ -75,6 +78,7 @@ def command(
     out_log: str | None,
     enclave: Path,
     trial: str | None,
+    contract: bool,
     again: bool,
     excludes: tuple[str, ...],
     threads: int,
@@ -92,6 +96,9 @@ def command(
 
     The same files, options and COMMAND give the same measurement. 'sealfs run' with the same options starts it.
 
+    With --contract the enclave carries out contracts whose script loads what COMMAND loads: which one, on whose
+    data and for whom is said when it starts, and no key is released unless all owners have signed exactly that.
+
     A broker releases keys to an enclave only if its owner has registered the measurement: --register does, with the
     highest level that the manifest may serve: L5 if the linter finds nothing but notes, L4 with warnings, L1 with
     errors, and L2, a rehearsal, without SGX.
@@ -103,7 +110,12 @@ def command(
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
     output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
+    if contract and executor.replace("_", "-") not in {"gramine-sgx", "gramine-direct"}:
+        raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
+    if contract and (data or out or test_keys or broker):
+        raise UsageError("a contract says what is read and written, and who is asked", "leave that out here")
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
+    job = replace(job, contract=contract)
     for mount in job.datasets:
         if mount.signer is None:
             raise UsageError(
@@ -156,15 +168,15 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
             f"the trial run failed with exit code {code}",
             f"it needs something at {', '.join(d.path for d in job.datasets) or 'its paths'}; see --trial",
         )
-    by_evidence = job.keys in ("attested", "runner")
+    needed = {"by_evidence": job.keys in ("attested", "runner"), "contract": job.contract}
     with tempfile.TemporaryDirectory(prefix="sealfs-rehearsal-") as folder:
-        rehearsal = rehearsal_command(Path(folder), by_evidence=by_evidence)
+        rehearsal = rehearsal_command(Path(folder), **needed)
         environment = {**_TRIAL, "LD_PRELOAD": str(LIBRARY)}
         code, also = collect(rehearsal, environment=environment, excludes=[*hidden, f"{folder}/*"])
     if code:
         raise ExecutorError(
             "the launcher does not run here",
-            f"try it: {shlex.join(rehearsal_command(Path('DIR'), by_evidence=by_evidence))}",
+            f"try it: {shlex.join(rehearsal_command(Path('DIR'), **needed))}",
         )
     return paths | also
 

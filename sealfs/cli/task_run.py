@@ -72,6 +72,8 @@ def sync_command(path: Path, identity_path: Path | None, as_json: bool) -> None:
 @click.option("--script", type=click.Path(path_type=Path), help="Where the script lies, if it is no sealed input.")
 @click.option("--at", "places", multiple=True, metavar="INPUT=URI",
               help="Where an input lies, if it is not where the contract says. Repeatable.")  # fmt: skip
+@click.option("--enclave", type=click.Path(path_type=Path), metavar="DIR",
+              help="What 'sealfs measure --contract' filled, for executors with an enclave.")  # fmt: skip
 @click.option("--offline", is_flag=True, help="Do not exchange statements with brokers before and after.")
 @identity_option
 @json_option
@@ -80,6 +82,7 @@ def run_command(
     results: str,
     script: Path | None,
     places: tuple[str, ...],
+    enclave: Path | None,
     offline: bool,
     identity_path: Path | None,
     as_json: bool,
@@ -96,7 +99,7 @@ def run_command(
     level = contract.policy.level
     click.echo(click.style(f"sealfs: {level}: {level.meaning}", fg="yellow", bold=True), err=True)
     elsewhere = dict(_named(places, contract.inputs))
-    report = TaskRun(path, identity, results, script, elsewhere, note).run()
+    report = TaskRun(path, identity, results, script, elsewhere, enclave and enclave.absolute(), note).run()
     if not offline:
         sync(path, identity)
     if as_json:

@@ -58,7 +58,7 @@ class Function:
         name: For people.
         owner: Whose it is; has to approve unless it is public.
         public: Whether anybody may see and use it.
-        executor: Where it runs: "native", "gramine_sgx", ...
+        executor: Where it runs: "native", "gramine-sgx", ...
         script: Path of the script; in the code's dataset if `code` names one, else for people.
         code: Name of the input that holds it; None if it is no secret.
         sha256: Digest of the script in hex, if `code` is None.
@@ -362,7 +362,7 @@ def _function(members: Members) -> Function:
         name=members.text("name", checks.WORDS),
         owner=members.text("owner", checks.NAME),
         public=members.boolean("public"),
-        executor=members.text("executor", r"[a-z0-9_]{1,40}"),
+        executor=members.text("executor", r"[a-z0-9_-]{1,40}"),
         script=members.text("script", checks.TEXT),
         code=_optional(members, "code", checks.NAME),
         sha256=_optional(members, "sha256", r"[0-9a-f]{64}"),

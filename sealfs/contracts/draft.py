@@ -154,7 +154,7 @@ def _function(members: Members, folder: Path) -> Function:
         name=members.text("name", checks.WORDS),
         owner=members.text("owner", checks.NAME),
         public=members.boolean("public") if "public" in members else False,
-        executor=members.text("executor", r"[a-z0-9_]{1,40}") if "executor" in members else "native",
+        executor=members.text("executor", r"[a-z0-9_-]{1,40}") if "executor" in members else "native",
         script=script,
         code=code,
         sha256=None if code else hashlib.sha256(_read(folder / script, _MAX_SCRIPT)).hexdigest(),

@@ -1,6 +1,7 @@
 """What runs first where a contract is carried out: proves itself to every owner's broker, and does what was agreed.
 
     python -m sealfs.contracts.inside --task FILE --run ID --data INPUT=FOLDER [...] --result OUTPUT=FOLDER [...]
+    python -m sealfs.contracts.inside --from CIPHERTEXT RESULTS      the same, all said by files: for enclaves
 
 Its starter is the operator's host, which is not trusted. All that matters is taken from the contract, and the
 digest of that very contract is what the evidence is bound to: command, environment, what is mounted where, who
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -31,6 +33,7 @@ from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
 from sealfs.broker.address import BrokerAddress
 from sealfs.broker.client import BrokerClient
+from sealfs.contracts.approval import RUN_ID_SIZE
 from sealfs.contracts.contract import Contract, Input, SealedData
 from sealfs.contracts.lock import Lock, is_locked
 from sealfs.contracts.provenance import Exhibit, Provenance
@@ -45,12 +48,14 @@ from sealfs.enclave.defaults import apply_defaults
 from sealfs.enclave.launch import preload_and_restart
 from sealfs.enclave.memory import memory_folder
 from sealfs.enclave.output import OutputSealer, end_like_a_program
+from sealfs.enclave.printing import print_to, say
 from sealfs.errors import ContractError, IntegrityError, LocalIOError, SealfsError, TrustError, UsageError
 from sealfs.keys import Identity, Recipient
 from sealfs.store.local import LocalStore
 
 PROVENANCE = "provenance"  # objects beside the results' own
 LOCK = "lock"
+TOLD = "+told"  # folder beside the inputs with what the host says: files `task`, `run`, `script`
 PRINTED = "printed.log"  # what the script printed, sealed with its results
 _MAX_SCRIPT = 64 << 20
 _BASE_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
@@ -101,15 +106,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         environment = {**_BASE_ENVIRONMENT, **contract.function.environment}
         if not is_preloaded():
             preload_and_restart(arguments, [], environment)
-        _replace_environment(environment)
+        _replace_environment(environment, is_enclave=contract.function.executor != "native")
         apply_defaults()
+        if not re.fullmatch(f"[0-9a-f]{{{2 * RUN_ID_SIZE}}}", told.run):
+            raise UsageError("the host has not said which run this is", "32 hex digits")
         told.task.check_approved(datetime.now(UTC))  # brokers check, too, with clocks that owners trust
         code = _carry_out(told)
     except SealfsError as error:
-        _say(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
+        say(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
         code = error.exit_code
     except OSError as error:
-        _say(f"cannot go on: {error.filename or ''}: {error.strerror}")
+        say(f"cannot go on: {error.filename or ''}: {error.strerror}")
         code = LocalIOError.exit_code
     sys.stdout.flush()
     os._exit(code)  # exit handlers have run
@@ -117,13 +124,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: Sequence[str]) -> Told:
     parser = argparse.ArgumentParser(prog="python -m sealfs.contracts.inside", description=__doc__)
-    parser.add_argument("--task", required=True, metavar="FILE", help="the task")
+    parser.add_argument(
+        "--from", dest="folders", nargs=2, metavar="FOLDER", help=f"take it all from {TOLD} in the first folder"
+    )
+    parser.add_argument("--task", metavar="FILE", help="the task")
     parser.add_argument("--digest", metavar="HEX", help="the contract's digest, if the starter means a certain one")
-    parser.add_argument("--run", required=True, metavar="ID", help="32 hex digits")
+    parser.add_argument("--run", metavar="ID", help="32 hex digits")
     parser.add_argument("--data", action="append", default=[], metavar="INPUT=FOLDER")
     parser.add_argument("--result", action="append", default=[], metavar="OUTPUT=FOLDER")
     parser.add_argument("--script", metavar="FILE", help="where the script lies, if it is no sealed input")
     options = parser.parse_args(arguments)
+    if options.folders is not None:
+        return _told_by_files(*map(Path, options.folders))
+    if options.task is None or options.run is None:
+        parser.error("which --task, and which --run?")
     with open(options.task, "rb") as file:
         task = Task.parse(file.read(MAX_SIZE + 1))
     contract = task.contract
@@ -141,15 +155,32 @@ def _parse(arguments: Sequence[str]) -> Told:
     return Told(task, options.run, data, results, options.script)
 
 
+def _told_by_files(ciphertext: Path, results: Path) -> Told:
+    with (ciphertext / TOLD / "task").open("rb") as file:
+        task = Task.parse(file.read(MAX_SIZE + 1))
+    with (ciphertext / TOLD / "run").open("rb") as file:
+        run = file.read(2 * RUN_ID_SIZE).decode("ascii", "replace")
+    return Told(
+        task,
+        run,
+        {name: str(ciphertext / name) for name in task.contract.inputs},
+        {name: str(results / name) for name in task.contract.outputs},
+        str(ciphertext / TOLD / "script"),
+    )
+
+
 def _pair(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name, value
 
 
-def _replace_environment(environment: Mapping[str, str]) -> None:
-    """Leave nothing of the host's; the reader's library puts its own variables back for children."""
+def _replace_environment(environment: Mapping[str, str], *, is_enclave: bool) -> None:
+    """Leave nothing of the host's; the reader's library puts its own variables back for children.
+
+    In an enclave nothing is the host's: what the manifest says is measured, and is needed to find libraries.
+    """
     for name in list(os.environ):
-        if name not in {"LD_PRELOAD", "SEALFS_RUNTIME"}:
+        if not is_enclave and name not in {"LD_PRELOAD", "SEALFS_RUNTIME"}:
             del os.environ[name]
     os.environ.update(environment)
 
@@ -158,7 +189,7 @@ def _carry_out(told: Told) -> int:
     contract = told.task.contract
     run_identity = Identity.generate()
     released = release(contract, run_identity, told.run, detect() or SampleProvider())
-    _say(f"every owner's broker has released its key; this run reaches {released.level}")
+    say(f"every owner's broker has released its key; this run reaches {released.level}")
     with ExitStack() as stack:
         # no TemporaryDirectory: exit handlers run before the results are sealed, and its would remove it
         state = Path(tempfile.mkdtemp(prefix="sealfs-inside-"))
@@ -313,53 +344,23 @@ def _run_script(contract: Contract, script: bytes, name: str, folders: Sequence[
         sys.path[0] = str(Path(name).parent)  # its modules are sealed with it
     else:
         del sys.path[0]  # what lies beside the script was not agreed on
-    with _Printing(contract.stdout, folders):
-        code = 0
-        try:
-            exec(compile(script, name, "exec"), module.__dict__)  # noqa: S102 - that is what was agreed
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-            if isinstance(end.code, str):
-                print(end.code, file=sys.stderr)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            code = 1
-        end_like_a_program()
-        return code & 0xFF
-
-
-class _Printing:
-    """Sends what is printed, by this process or its children, where the contract says."""
-
-    def __init__(self, where: str, folders: Sequence[Path]) -> None:
-        self._where = where
-        self._folders = folders
-        self._kept: list[int] = []
-
-    def __enter__(self) -> None:
-        if self._where == "host":
-            return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        path = os.devnull if self._where == "none" else self._folders[0] / PRINTED
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._kept = [os.dup(1), os.dup(2)]
-        os.dup2(target, 1)
-        os.dup2(target, 2)
-        os.close(target)
-
-    def __exit__(self, *error: object) -> None:
-        if not self._kept:
-            return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, kept in enumerate(self._kept, 1):
-            os.dup2(kept, number)
-            os.close(kept)
-        if self._where == "sealed":
-            printed = (self._folders[0] / PRINTED).read_bytes()
-            for folder in self._folders[1:]:
-                (folder / PRINTED).write_bytes(printed)
+    if contract.stdout != "host":
+        print_to(folders[0] / PRINTED if contract.stdout == "sealed" else Path(os.devnull))
+    code = 0
+    try:
+        exec(compile(script, name, "exec"), module.__dict__)  # noqa: S102 - that is what was agreed
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    end_like_a_program()
+    if contract.stdout == "sealed":
+        for folder in folders[1:]:
+            shutil.copy(folders[0] / PRINTED, folder)
+    return code & 0xFF
 
 
 class _Result:
@@ -422,10 +423,6 @@ def _recipient(contract: Contract, name: str) -> Recipient:
     recipient = contract.parties[name].recipient
     assert recipient is not None  # noqa: S101 - contracts are checked for that
     return recipient
-
-
-def _say(message: str) -> None:
-    print(f"sealfs: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

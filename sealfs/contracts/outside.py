@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from urllib.parse import unquote
 from sealfs.ciphertext import fetch, how_to_open
 from sealfs.contracts import inside
 from sealfs.contracts.approval import Action, ResultAt
-from sealfs.contracts.contract import SealedData
+from sealfs.contracts.contract import Contract, SealedData
 from sealfs.contracts.files import change_task, load_task
 from sealfs.contracts.lock import MAX_SIZE as MAX_LOCK
 from sealfs.contracts.provenance import MAX_SIZE as MAX_PROVENANCE
@@ -33,23 +34,23 @@ from sealfs.dataset.objects import HEAD
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import (
     ContractError,
-    ExecutorError,
     IntegrityError,
     ObjectNotFoundError,
     SealfsError,
     StoreError,
     TrustError,
 )
+from sealfs.executors.base import Executor, Job, find_executor
+from sealfs.executors.launcher import CONTRACTS
 from sealfs.keys import Identity
 from sealfs.mount.child import MountChild
 from sealfs.opening import CacheSettings, OpenView
 from sealfs.progress import Silent
+from sealfs.running import RESULTS, check_enclave
 from sealfs.store.address import open_store
 from sealfs.store.base import ObjectStore
 from sealfs.store.local import LocalStore
 from sealfs.workload import Workload, signals_sent_to
-
-_MODULE = "sealfs.contracts.inside"
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class TaskRun:
         identity: The operator's.
         results: Address below which each output gets one of its own.
         script: Where the script lies, if it is no sealed input.
+        enclave: The folder that `sealfs measure --contract` filled; None for native runs.
         places: Input to an address other than the contract's, for data that has been copied.
         tell: Told what the user should know.
     """
@@ -86,6 +88,7 @@ class TaskRun:
         results: str,
         script: Path | None,
         places: Mapping[str, str],
+        enclave: Path | None,
         tell: Callable[[str], None],
     ) -> None:
         self._path = path
@@ -93,6 +96,7 @@ class TaskRun:
         self._results = results.rstrip("/")
         self._script = script
         self._places = places
+        self._enclave = enclave
         self._tell = tell
 
     def run(self) -> Report:
@@ -103,11 +107,10 @@ class TaskRun:
             SealfsError: It could not be started, or its results could not be taken away.
         """
         contract = load_task(self._path).contract
-        if contract.function.executor != "native":
-            raise ExecutorError(
-                f"contracts are not carried out by '{contract.function.executor}' yet",
-                "native runs are; an enclave's manifest for contracts is still to be written",
-            )
+        executor = find_executor(contract.function.executor)
+        job = Job((), None, (), preload=False, enclave=self._enclave, contract=True)
+        if executor.is_enclave:
+            check_enclave(job, executor)
         run = ""
 
         def stage(task: Task) -> Task:
@@ -117,7 +120,7 @@ class TaskRun:
 
         change_task(self._path, stage)
         try:
-            report = self._carried_out(run)
+            report = self._carried_out(run, job, executor)
         except BaseException as error:
             self._report(Action.FAIL, run, note=_word(error))
             raise
@@ -126,12 +129,13 @@ class TaskRun:
     def _report(self, action: Action, run: str, **members: object) -> None:
         change_task(self._path, lambda task: task.report(action, self._identity, _now(), run, **members))
 
-    def _carried_out(self, run: str) -> Report:
+    def _carried_out(self, run: str, job: Job, executor: Executor) -> Report:
         contract = load_task(self._path).contract
         with ExitStack() as stack:
             base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealfs-task-")))
+            brought = (job.enclave or base) / "ciphertext"
             places = {
-                name: self._brought_near(stack, base, name, entry.data)
+                name: self._brought_near(stack, brought / name, name, entry.data, always=executor.is_enclave)
                 for name, entry in contract.inputs.items()
                 if entry.data is not None
             }
@@ -139,12 +143,10 @@ class TaskRun:
             folders = {
                 output: _folder_for(address, base / "results" / output) for output, address in addresses.items()
             }
-            command = [sys.executable, "-m", _MODULE, "--task", str(self._path), "--digest", contract.digest]
-            command += ["--run", run]
-            command += [word for name, place in places.items() for word in ("--data", f"{name}={place}")]
-            command += [word for name, folder in folders.items() for word in ("--result", f"{name}={folder}")]
-            if self._script is not None and contract.function.code is None:
-                command += ["--script", str(self._script.absolute())]
+            if executor.is_enclave:
+                workload = self._enclave_workload(stack, job, executor, run, folders)
+            else:
+                workload = Workload(self._native_command(contract, run, places, folders), dict(os.environ))
             started = False
 
             def watch() -> bool:
@@ -154,7 +156,6 @@ class TaskRun:
                     self._report(Action.START, run)
                 return False
 
-            workload = Workload(command, dict(os.environ), pass_fds=())
             with signals_sent_to(lambda number: _pass_on(workload, number)):
                 code = workload.run(watch)
             watch()
@@ -167,13 +168,55 @@ class TaskRun:
         self._report(Action.FINISH, run, results=results)
         return Report(run, code, results)
 
-    def _brought_near(self, stack: ExitStack, base: Path, name: str, data: SealedData) -> Path:
-        """Return a folder with an input's ciphertext, mounted if its store is distant."""
+    def _native_command(
+        self, contract: Contract, run: str, places: Mapping[str, Path], folders: Mapping[str, Path]
+    ) -> list[str]:
+        command = [
+            sys.executable,
+            "-m",
+            CONTRACTS,
+            "--task",
+            str(self._path),
+            "--digest",
+            contract.digest,
+            "--run",
+            run,
+        ]
+        command += [word for name, place in places.items() for word in ("--data", f"{name}={place}")]
+        command += [word for name, folder in folders.items() for word in ("--result", f"{name}={folder}")]
+        if self._script is not None and contract.function.code is None:
+            command += ["--script", str(self._script.absolute())]
+        return command
+
+    def _enclave_workload(
+        self, stack: ExitStack, job: Job, executor: Executor, run: str, folders: Mapping[str, Path]
+    ) -> Workload:
+        """Put what the enclave is told where it looks for it; its command line is measured and says nothing."""
+        assert job.enclave is not None  # noqa: S101 - `check_enclave` has asked for it
+        told = job.enclave / "ciphertext" / inside.TOLD
+        shutil.rmtree(told, ignore_errors=True)
+        told.mkdir(parents=True)
+        stack.callback(shutil.rmtree, told, ignore_errors=True)
+        (told / "task").write_bytes(self._path.read_bytes())
+        (told / "run").write_text(run)
+        if self._script is not None:
+            (told / "script").write_bytes(self._script.read_bytes())
+        results = job.enclave / RESULTS
+        results.mkdir(exist_ok=True)
+        for output, folder in folders.items():
+            link = results / output
+            link.unlink(missing_ok=True)
+            link.symlink_to(folder)
+            stack.callback(link.unlink, missing_ok=True)
+        environment = {**os.environ, **executor.environment(job)}
+        return Workload(executor.command(job), environment, str(job.enclave))
+
+    def _brought_near(self, stack: ExitStack, place: Path, name: str, data: SealedData, *, always: bool) -> Path:
+        """Return a folder with an input's ciphertext: mounted at `place` if its store is distant, or `always`."""
         address = self._places.get(name, data.address)
-        if address.startswith("file://") or "://" not in address:
+        if not always and not _is_distant(address):
             return Path(unquote(address.removeprefix("file://"))).absolute()
-        place = base / "ciphertext" / name
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
 
         def opened() -> tuple[Dataset, OpenView]:
             dataset = Dataset.open(open_store(address), TrustStore(), version=bytes.fromhex(data.snapshot))

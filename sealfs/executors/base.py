@@ -38,6 +38,7 @@ class Job:
         preload: Whether datasets are attached in the process, by the launcher.
         enclave: The folder that `sealfs measure` filled; None for executors that need none.
         broker: Whom the launcher asks for keys, as OWNER@URL; None for whom each snapshot names.
+        contract: Whether all of this is said by a contract that is handed in at the start, and by nothing else.
     """
 
     datasets: tuple[DataMount, ...]
@@ -47,6 +48,7 @@ class Job:
     preload: bool = True
     enclave: Path | None = None
     broker: str | None = None
+    contract: bool = False
 
 
 class Executor(Protocol):

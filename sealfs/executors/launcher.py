@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sealfs.enclave.collected import Collected
 
 LAUNCHER = "sealfs.enclave.launch"
+CONTRACTS = "sealfs.contracts.inside"
 SECRETS_FD = 197  # far from what programs use; shells that know only one digit are not asked
 _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
 
@@ -36,6 +37,8 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     Raises:
         ExecutorError: Results of something else than a Python script: whoever writes them has to seal them.
     """
+    if job.contract:
+        return [collected.python, "-m", CONTRACTS, "--from", "/ciphertext", "/results"]
     inside = tuple(replace(data, address=f"file:///ciphertext/{n}") for n, data in enumerate(job.datasets))
     command = list(job.command)
     if len(command) > 1 and _PYTHON.fullmatch(command[0]) and command[1].endswith(".py"):
@@ -50,14 +53,16 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
     return [collected.python, "-m", LAUNCHER, *options, "--", *command]
 
 
-def rehearsal_command(folder: Path, *, by_evidence: bool) -> Sequence[str]:
+def rehearsal_command(folder: Path, *, by_evidence: bool, contract: bool = False) -> Sequence[str]:
     """Return a command that loads, in an empty folder of its own, all that the launcher needs in an enclave.
 
     Args:
         folder: Empty.
         by_evidence: Whether the launcher has its keys released by a broker.
+        contract: Whether it carries out contracts.
     """
-    also = ["sealfs.enclave.attested"] if by_evidence else []
+    also = ["sealfs.enclave.attested"] if by_evidence or contract else []
+    also += [CONTRACTS, "Crypto.Protocol.SecretSharing"] if contract else []
     return [sys.executable, "-m", "sealfs.enclave.rehearsal", str(folder), *also]
 
 

@@ -67,6 +67,7 @@ def variables(job: Job, collected: Collected) -> dict[str, Any]:
         "datasets": len(job.datasets),
         "in_memory": [data.path for data in job.datasets] + ([job.output.path] if job.output else []),
         "results": job.output is not None,
+        "contract": job.contract,
         # Gramine's own, filled in by gramine-manifest on the machine that has Gramine
         "gramine": {"libos": "{{ gramine.libos }}", "runtimedir": lambda: "{{ gramine.runtimedir() }}"},
     }

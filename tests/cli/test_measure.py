@@ -132,6 +132,23 @@ def test_without_tools_it_says_so(sealfs: Sealfs, project: Path) -> None:
 
 
 @needs_launcher
+def test_one_measurement_for_all_contracts(sealfs: Sealfs, project: Path, tools: str) -> None:
+    first = measured(sealfs, tools, "--contract")
+    signed = tomllib.loads((project / "enclave" / "workload.manifest.sgx").read_text())
+    assert signed["loader"]["argv"][1:4] == ["-m", "sealfs.contracts.inside", "--from"]
+    uris = {entry["uri"] for entry in signed["sgx"]["trusted_files"] if isinstance(entry, dict)}
+    for module in ("sealfs/contracts/lock.py", "sealfs/broker/client.py", "Crypto/Protocol/SecretSharing.py"):
+        assert any(module.replace(".py", "") in uri for uri in uris), module
+    words = [*options(), "--contract", "--again", "--json", "--", "another", "command"]
+    assert sealfs("measure", *words, env={"PATH": tools}).json["mrenclave"] == first["mrenclave"]
+    assert measured(sealfs, tools)["mrenclave"] != first["mrenclave"]
+    sealfs("measure", *options("scone"), "--contract", "--", "true", code=2)
+    sealfs(
+        "measure", *options(), "--contract", "--out", "/store:/out", "--out-recipient", "x", "--", "true", code=2
+    )
+
+
+@needs_launcher
 def test_failing_trial(sealfs: Sealfs, project: Path, tools: str) -> None:
     (project / "train.py").write_text("raise SystemExit(4)")
     words = [*options(), "--", sys.executable, "train.py"]

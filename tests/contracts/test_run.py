@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +23,8 @@ from sealfs.contracts.outside import Report, TaskRun, load_provenance
 from sealfs.contracts.task import State, Task
 from sealfs.contracts.vouching import vouch
 from sealfs.enclave.attach import LIBRARY
-from sealfs.errors import ContractError, IntegrityError, KeyAccessError, SealfsError, TrustError
+from sealfs.errors import ContractError, ExecutorError, IntegrityError, KeyAccessError, SealfsError, TrustError
+from sealfs.executors.base import Job
 from sealfs.keys import Identity
 
 pytestmark = [
@@ -54,7 +55,7 @@ class Operator:
 
     def run(self, **changes: Any) -> Report:
         world = self.world
-        options = {"script": world.script, "places": {}, "tell": print, **changes}
+        options = {"script": world.script, "places": {}, "enclave": None, "tell": print, **changes}
         return TaskRun(self.path, world["cloud"].identity, str(world.folder / "results"), **options).run()
 
     @property
@@ -375,3 +376,46 @@ def test_other_bytes_than_the_provenance_vouches_for(world: World) -> None:
             snapshot.write_bytes(snapshot.read_bytes()[:-1])
     with pytest.raises(IntegrityError):
         cloud.opened(report.run, "bank-a")
+
+
+class PaperEnclave:
+    """Carries out contracts as an enclave's measured command does, without an enclave."""
+
+    notice = "no enclave"
+    is_enclave = True
+
+    def check(self, job: Job) -> None:
+        assert job.contract
+
+    def files(self, job: Job) -> Mapping[str, str]:
+        return {"manifest": "measured"}
+
+    def environment(self, job: Job) -> Mapping[str, str]:
+        return {}
+
+    def command(self, job: Job) -> Sequence[str]:
+        assert job.enclave is not None
+        return [
+            sys.executable,
+            "-m",
+            "sealfs.contracts.inside",
+            "--from",
+            "ciphertext",
+            str(job.enclave / "results"),
+        ]
+
+
+@pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="there is no /dev/fuse")
+def test_the_way_of_an_enclave(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sealfs.contracts.outside.find_executor", lambda name: PaperEnclave())
+    enclave = world.folder / "enclave"
+    enclave.mkdir()
+    cloud = operator(world)
+    with pytest.raises(ExecutorError, match="was made for another run"):
+        cloud.run(enclave=enclave)
+    (enclave / "manifest").write_text("measured")
+    report = cloud.run(enclave=enclave)
+    assert report.code == 0
+    assert cloud.opened(report.run, "bank-a")["sums"] == "a_1=3 a_2=4 b_1=30"
+    assert not (enclave / "ciphertext" / "+told").exists()
+    assert list((enclave / "results").iterdir()) == []

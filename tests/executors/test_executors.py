@@ -214,11 +214,10 @@ def test_gramine_manifest_lets_nothing_else_in(job: Job) -> None:
         "file:{{ gramine.libos }}",
         "file:{{ gramine.runtimedir() }}/",
     ]
-    mounted = {mount["path"]: mount for mount in made["fs"]["mounts"]}
-    assert set(mounted) == {
-        "/lib", "/etc/ssl", "/home/me", "/opt/venv", "/usr/lib", "/ciphertext/0", "/ciphertext/1", "/results",
-    }  # fmt: skip
-    assert all(mount.get("type", "chroot") == "chroot" for mount in mounted.values())
+    kinds = {mount["path"]: mount.get("type", "chroot") for mount in made["fs"]["mounts"]}
+    memory = dict.fromkeys(["/data", "/more", "/out", "/tmp"], "tmpfs")
+    host = ["/lib", "/etc/ssl", "/home/me", "/opt/venv", "/usr/lib", "/ciphertext/0", "/ciphertext/1", "/results"]
+    assert kinds == memory | dict.fromkeys(host, "chroot")
     assert made["fs"]["root"]["type"] == "tmpfs"
     environment = made["loader"]["env"]
     assert all(isinstance(value, str) for value in environment.values())
@@ -327,3 +326,17 @@ def test_nothing_collected(job: Job, tmp_path: Path) -> None:
     (tmp_path / "collected.json").unlink()
     with pytest.raises(ExecutorError, match=r"has no collected\.json"):
         rendered(job, "gramine-sgx")
+
+
+def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
+    contracts = replace(job, datasets=(), output=None, command=(), contract=True)
+    made = manifest(contracts)
+    assert made["loader"]["argv"] == [
+        *("/opt/venv/bin/python", "-m", "sealfs.contracts.inside", "--from", "/ciphertext", "/results")
+    ]
+    folders = {mount["path"]: mount.get("uri") for mount in made["fs"]["mounts"]}
+    assert folders["/ciphertext"] == "file:ciphertext"
+    assert folders["/results"] == "file:results"
+    assert made["sgx"]["allowed_files"] == ["file:ciphertext/", "file:results/"]
+    assert made == manifest(replace(contracts, command=("something", "else")))  # one measurement for all contracts
+    assert {finding.level for finding in lint(rendered(contracts, "gramine-sgx")[RENDERED])} <= {"note", "warning"}

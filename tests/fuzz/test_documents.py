@@ -414,7 +414,11 @@ def test_a_mutated_journal_is_cut_where_it_stops_making_sense(data: st.DataObjec
     place = data.draw(st.sampled_from(_places(value)))
     lines[number] = json.dumps(_replaced(value, place, data.draw(VALUES | st.just(...)))).encode() + b"\n"
     path.write_bytes(b"".join(lines))
-    start, packs = _read("file:///b")
+    try:
+        start, packs = _read("file:///b")
+    except FormatError:  # of a newer version: that is told, not cut
+        assert number == 0
+        return
     assert start is not None or not packs
     for pack, pieces in packs:
         assert len(pack.header) == 74
