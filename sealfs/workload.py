@@ -77,9 +77,9 @@ class Workload:
             while process.poll() is None:
                 if doomed():
                     self.kill()
-                stopped = os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOHANG)
+                stopped = _stopped_by(process.pid)
                 if stopped is not None and os.isatty(0):
-                    _stop_with(process.pid, stopped.si_status)
+                    _stop_with(process.pid, stopped)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL)
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -127,6 +127,15 @@ def _hand_terminal(giver: int, taker: int) -> bool:
             os.tcsetpgrp(0, taker)
             return True
     return False
+
+
+def _stopped_by(pid: int) -> int | None:
+    """Return which signal has just stopped a child; None if none has."""
+    try:
+        state = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+    except ChildProcessError:  # it has ended in the meantime, and is not waited for here
+        return None
+    return state.si_status if state is not None else None
 
 
 def _stop_with(group: int, number: int) -> None:

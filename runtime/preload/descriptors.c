@@ -362,8 +362,8 @@ void descriptors_inherit(int file) {
     off_t offset = 0;
 
     while (REAL(pread)(file, &record, sizeof record, offset) == sizeof record) {
-        if (record.attachment < atomic_load(&attachment_count) && (record.kind <= DESCRIPTOR_REAL || record.kind == KIND_SHARED) &&
-            record.inode != 0 && insert(&record) != 0)
+        if (record.attachment < atomic_load(&attachment_count) &&
+            (record.kind <= DESCRIPTOR_REAL || record.kind == KIND_SHARED) && record.inode != 0 && insert(&record) != 0)
             say("no memory for the descriptors that the parent process has open");
         offset += sizeof record;
     }
@@ -371,13 +371,13 @@ void descriptors_inherit(int file) {
 }
 
 void descriptors_before_fork(void) {
+    shared_before_fork(); /* first, as making a shared placeholder takes both in this order */
     pthread_mutex_lock(&lock);
 }
 
 void descriptors_after_fork(bool child) {
-    if (child) {
+    if (child)
         owner = getpid();
-        shared_after_fork();
-    }
     pthread_mutex_unlock(&lock);
+    shared_after_fork(child);
 }

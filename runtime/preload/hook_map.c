@@ -18,7 +18,7 @@
 #include "real.h"
 #include "report.h"
 
-#define KEPT_FLAGS (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_NORESERVE | MAP_LOCKED | MAP_STACK)
+#define KEPT_FLAGS (MAP_FIXED | MAP_FIXED_NOREPLACE | MAP_32BIT | MAP_LOCKED | MAP_STACK)
 #define TYPE_MASK 0x0f /* MAP_SHARED, MAP_PRIVATE, MAP_SHARED_VALIDATE */
 #define LARGE_MAP ((size_t)4 << 20) /* in huge pages: those of 4 KiB cost more to get than their bytes to decrypt */
 
@@ -127,6 +127,25 @@ static int end_map(uint8_t *from, uint8_t *to, int protection) {
     return error;
 }
 
+/* Decrypts `size` bytes of the file into a mapping. */
+static int fill_map(const struct descriptor *descriptor, uint8_t *map, size_t size, uint64_t offset) {
+    if (size == 0)
+        return 0;
+    if (mprotect(map, size, PROT_READ | PROT_WRITE) != 0) {
+        unserved("mmap", "a file that does not fit into memory");
+        return -1;
+    }
+    if (size >= LARGE_MAP)
+        (void)madvise(map, size, MADV_HUGEPAGE);
+    for (size_t done = 0; done < size;) {
+        ssize_t count = read_sealed_at(descriptor, map + done, size - done, offset + done);
+        if (count <= 0)
+            return count < 0 ? -1 : fail(EIO);
+        done += (size_t)count;
+    }
+    return 0;
+}
+
 static void *map_sealed(const struct descriptor *descriptor, void *address, size_t size, int protection, int flags,
                         off_t offset) {
     int type = flags & TYPE_MASK;
@@ -141,30 +160,20 @@ static void *map_sealed(const struct descriptor *descriptor, void *address, size
         return refuse_map(EINVAL);
     if (type != MAP_PRIVATE && (protection & PROT_WRITE) != 0)
         return refuse_map(EACCES);
-    uint8_t *map = REAL(mmap)(address, size, PROT_READ | PROT_WRITE,
-                              MAP_PRIVATE | MAP_ANONYMOUS | (flags & KEPT_FLAGS), -1, 0);
-    if (map == MAP_FAILED) {
-        unserved("mmap", "a file that does not fit into memory");
-        return map;
-    }
-    if (size >= LARGE_MAP)
-        (void)madvise(map, size, MADV_HUGEPAGE);
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (size + page - 1) / page * page;
     uint64_t wanted = (uint64_t)offset >= length ? 0 : length - (uint64_t)offset;
     if (wanted > size)
         wanted = size;
-    for (uint64_t done = 0; done < wanted;) {
-        ssize_t count = read_sealed_at(descriptor, map + done, (size_t)(wanted - done), (uint64_t)offset + done);
-        if (count <= 0) {
-            REAL(munmap)(map, size);
-            return refuse_map(count < 0 ? errno : EIO);
-        }
-        done += (uint64_t)count;
-    }
+    size_t filled = ((size_t)wanted + page - 1) / page * page;
+    /* the place first, and memory only for what the file has: LMDB maps a terabyte, whatever is there */
+    uint8_t *map = REAL(mmap)(address, size, PROT_NONE,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (flags & KEPT_FLAGS), -1, 0);
+    if (map == MAP_FAILED)
+        return map;
     if ((flags & MAP_FIXED) != 0)
         forget_range(map, size);
-    size_t page = (size_t)sysconf(_SC_PAGESIZE), whole = (size + page - 1) / page * page;
-    size_t filled = ((size_t)wanted + page - 1) / page * page;
-    if ((protection != (PROT_READ | PROT_WRITE) && mprotect(map, size, protection) != 0) ||
+    if (fill_map(descriptor, map, (size_t)wanted, (uint64_t)offset) != 0 ||
+        (filled != 0 && mprotect(map, filled, protection) != 0) ||
         end_map(map + filled, map + whole, protection) != 0 || note_range(map, whole) != 0) {
         int error = errno;
         REAL(munmap)(map, size);

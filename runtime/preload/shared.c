@@ -112,9 +112,14 @@ bool shared_entry(int number, const struct attachment *at, uint32_t *entry, uint
     return true;
 }
 
-void shared_after_fork(void) {
-    int folder = atomic_exchange(&numbers, -1);
+void shared_before_fork(void) {
+    pthread_mutex_lock(&lock);
+}
 
+void shared_after_fork(bool child) {
+    int folder = child ? atomic_exchange(&numbers, -1) : -1;
+
+    pthread_mutex_unlock(&lock);
     if (folder >= 0)
         private_close(folder);
 }

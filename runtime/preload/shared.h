@@ -31,7 +31,8 @@ int shared_open(const struct descriptor *descriptor, int flags, int (*remember)(
 /* The entry and where its offset 0 is among the kernel's offsets. False: no entry is there. */
 bool shared_entry(int number, const struct attachment *at, uint32_t *entry, uint64_t *base);
 
-/* In a forked child: /proc/self is another folder now. */
-void shared_after_fork(void);
+/* Around fork; /proc/self is another folder in the child. */
+void shared_before_fork(void);
+void shared_after_fork(bool child);
 
 #endif

@@ -63,6 +63,7 @@ class _Impatient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio."""
         super().connection_made(transport)
+        self.access_log = False  # server.py logs requests, without what is in their paths
         self._answered: object = None
         self._late = self.loop.call_later(_HEAD, self.transport.abort)
 

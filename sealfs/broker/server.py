@@ -29,7 +29,7 @@ from sealfs.broker.limits import RateLimiter, read_body
 from sealfs.broker.metrics import CONTENT_TYPE, Metrics
 from sealfs.broker.protocol import Attestation, Problem, Resource
 from sealfs.broker.release import RefusedError, Releases
-from sealfs.errors import ConflictError, KeyAccessError, LocalIOError, SealfsError, UsageError
+from sealfs.errors import ConflictError, DocumentError, KeyAccessError, LocalIOError, SealfsError, UsageError
 
 log = logging.getLogger("sealfs.broker")
 
@@ -123,8 +123,9 @@ class Server:
             return _problem(error.problem)
         except ConflictError as error:
             return _problem(Problem("Conflict", 409, error.message, error.hint))
-        except UsageError as error:
-            return _problem(Problem("SerdeError", 400, error.message, error.hint))
+        except UsageError as error:  # for which the protocol has 401
+            status = 400 if request.url.path == CALL_PATH else 401
+            return _problem(Problem("SerdeError", status, error.message, error.hint))
         except SealfsError as error:
             log.error("nothing can be released: %s", error.message)  # noqa: TRY400 - the message says all
             return _problem(Problem("PluginInternalError", 503, _cannot(error), error.hint))
@@ -154,7 +155,10 @@ class Server:
 
     async def _resource(self, request: Request) -> Response:
         names = request.path_params
-        resource = Resource.parse(names["owner"], names["dataset"], names["version"])
+        try:
+            resource = Resource.parse(names["owner"], names["dataset"], names["version"])
+        except DocumentError as error:
+            raise RefusedError(Problem("InvalidRequestPath", 404, error.message)) from None
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         session = self._releases.session(_cookie(request), token if kind.lower() == "bearer" else None)
         if session is None:

@@ -48,6 +48,7 @@ from sealfs.enclave.defaults import apply_defaults
 from sealfs.enclave.launch import preload_and_restart
 from sealfs.enclave.memory import memory_folder
 from sealfs.enclave.output import OutputSealer, end_like_a_program
+from sealfs.enclave.printing import print_to, say
 from sealfs.errors import ContractError, IntegrityError, LocalIOError, SealfsError, TrustError, UsageError
 from sealfs.keys import Identity, Recipient
 from sealfs.store.local import LocalStore
@@ -112,10 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         told.task.check_approved(datetime.now(UTC))  # brokers check, too, with clocks that owners trust
         code = _carry_out(told)
     except SealfsError as error:
-        _say(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
+        say(f"{error.message}" + (f" ({error.hint})" if error.hint else ""))
         code = error.exit_code
     except OSError as error:
-        _say(f"cannot go on: {error.filename or ''}: {error.strerror}")
+        say(f"cannot go on: {error.filename or ''}: {error.strerror}")
         code = LocalIOError.exit_code
     sys.stdout.flush()
     os._exit(code)  # exit handlers have run
@@ -188,7 +189,7 @@ def _carry_out(told: Told) -> int:
     contract = told.task.contract
     run_identity = Identity.generate()
     released = release(contract, run_identity, told.run, detect() or SampleProvider())
-    _say(f"every owner's broker has released its key; this run reaches {released.level}")
+    say(f"every owner's broker has released its key; this run reaches {released.level}")
     with ExitStack() as stack:
         # no TemporaryDirectory: exit handlers run before the results are sealed, and its would remove it
         state = Path(tempfile.mkdtemp(prefix="sealfs-inside-"))
@@ -343,53 +344,23 @@ def _run_script(contract: Contract, script: bytes, name: str, folders: Sequence[
         sys.path[0] = str(Path(name).parent)  # its modules are sealed with it
     else:
         del sys.path[0]  # what lies beside the script was not agreed on
-    with _Printing(contract.stdout, folders):
-        code = 0
-        try:
-            exec(compile(script, name, "exec"), module.__dict__)  # noqa: S102 - that is what was agreed
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-            if isinstance(end.code, str):
-                print(end.code, file=sys.stderr)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            code = 1
-        end_like_a_program()
-        return code & 0xFF
-
-
-class _Printing:
-    """Sends what is printed, by this process or its children, where the contract says."""
-
-    def __init__(self, where: str, folders: Sequence[Path]) -> None:
-        self._where = where
-        self._folders = folders
-        self._kept: list[int] = []
-
-    def __enter__(self) -> None:
-        if self._where == "host":
-            return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        path = os.devnull if self._where == "none" else self._folders[0] / PRINTED
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        self._kept = [os.dup(1), os.dup(2)]
-        os.dup2(target, 1)
-        os.dup2(target, 2)
-        os.close(target)
-
-    def __exit__(self, *error: object) -> None:
-        if not self._kept:
-            return
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, kept in enumerate(self._kept, 1):
-            os.dup2(kept, number)
-            os.close(kept)
-        if self._where == "sealed":
-            printed = (self._folders[0] / PRINTED).read_bytes()
-            for folder in self._folders[1:]:
-                (folder / PRINTED).write_bytes(printed)
+    if contract.stdout != "host":
+        print_to(folders[0] / PRINTED if contract.stdout == "sealed" else Path(os.devnull))
+    code = 0
+    try:
+        exec(compile(script, name, "exec"), module.__dict__)  # noqa: S102 - that is what was agreed
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    end_like_a_program()
+    if contract.stdout == "sealed":
+        for folder in folders[1:]:
+            shutil.copy(folders[0] / PRINTED, folder)
+    return code & 0xFF
 
 
 class _Result:
@@ -452,10 +423,6 @@ def _recipient(contract: Contract, name: str) -> Recipient:
     recipient = contract.parties[name].recipient
     assert recipient is not None  # noqa: S101 - contracts are checked for that
     return recipient
-
-
-def _say(message: str) -> None:
-    print(f"sealfs: {message}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

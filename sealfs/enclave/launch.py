@@ -22,13 +22,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import LIBRARY, Settings, attach_dataset, is_preloaded
 from sealfs.enclave.defaults import apply_defaults
 from sealfs.enclave.keysource import MAX_SECRETS, IdentityKeys, KeySource, PresharedKeys
+from sealfs.enclave.printing import print_to, say
 from sealfs.enclave.shellouts import answer_shell_outs
 from sealfs.errors import KeyAccessError, LocalIOError, MountError, SealfsError, UsageError
 from sealfs.keys import Signer, parse_identity
@@ -42,9 +43,6 @@ from sealfs.placement import (
     with_signers,
 )
 from sealfs.store.address import normalize, open_store
-
-_console: IO[str] | None = None
-"""Where our own words go once standard error is a file among the results."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -201,7 +199,7 @@ def attach_all(datasets: Sequence[DataMount], source: KeySource, settings: Setti
         with closing(open_store(data.address)) as store:
             dataset = Dataset.open(store, trust, version=data.version, signer=data.signer)
             if dataset.first_use and data.signer is None:
-                _say(f"first use of {store.uri}: from now on only snapshots signed by "
+                say(f"first use of {store.uri}: from now on only snapshots signed by "
                      f"{dataset.newest.signer} are believed")  # fmt: skip
             try:
                 os.makedirs(data.path, exist_ok=True)
@@ -221,7 +219,7 @@ def _run_with_results(program: list[str], output: Output, source: KeySource | No
     from sealfs.enclave.results import sealed_results  # noqa: PLC0415 - loads all that a push needs
 
     with sealed_results(output, source.proven if source is not None else None) as signer:
-        _say(f"results are signed by {signer}")
+        say(f"results are signed by {signer}")
         if output.log is None:
             _run_script(program)
         else:
@@ -234,14 +232,8 @@ def _run_logged(program: list[str], log: Path) -> None:
     Raises:
         SystemExit: As the script; what the interpreter would print about it is in the file.
     """
-    global _console  # noqa: PLW0603 - there is one, as there is one standard error
-    sys.stdout.flush()
-    sys.stderr.flush()
-    _console = open(os.dup(2), "w")  # noqa: SIM115 - for what is ours to say until the process ends
     try:
-        with open(log, "ab", buffering=0) as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
+        print_to(log)
     except OSError as error:
         sys.exit(_told(LocalIOError(f"cannot write {log}: {error.strerror}", "name another with --out-log")))
     try:
@@ -251,9 +243,6 @@ def _run_logged(program: list[str], log: Path) -> None:
             raise
         print(end.code, file=sys.stderr)  # as the interpreter does, but before the last snapshot
         sys.exit(1)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
 
 
 def _become(program: list[str]) -> None:
@@ -274,12 +263,8 @@ def _run_script(program: list[str]) -> None:
     runpy.run_path(program[0], run_name="__main__")
 
 
-def _say(message: str) -> None:
-    print(f"sealfs: {message}", file=_console or sys.stderr, flush=True)
-
-
 def _told(error: SealfsError) -> int:
-    _say(error.message + (f" ({error.hint})" if error.hint else ""))
+    say(error.message + (f" ({error.hint})" if error.hint else ""))
     return error.exit_code
 
 

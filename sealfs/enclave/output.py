@@ -240,3 +240,5 @@ def end_like_a_program() -> None:
         if not thread.daemon and thread is not threading.current_thread():
             thread.join()
     atexit._run_exitfuncs()  # documented nowhere, but the only way to run them early, and once
+    sys.stdout.flush()  # it may be a file among the results
+    sys.stderr.flush()

@@ -10,11 +10,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from broker.tools import running
 from commands import Sealfs
 from servers import moto_server
 
 from sealfs.executors.launcher import LAUNCHER
-from sealfs.keys import Identity
+from sealfs.keys import Identity, load_identity
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace"),
@@ -197,6 +198,20 @@ def test_run_starts_what_was_measured_and_nothing_else(
     assert "was made for another run: its workload.manifest.template differs" in other.stderr
     dry = sealfs("run", *job, "--dry-run", *command, env={"PATH": tools})
     assert dry.lines[-2:] == [f"cd {project / 'enclave'}", "gramine-sgx workload"]
+
+
+@needs_launcher
+def test_a_broker_is_told_what_was_measured(sealfs: Sealfs, project: Path, tools: str, tmp_path: Path) -> None:
+    command = ["--", sys.executable, "train.py"]
+    with running(tmp_path / "broker", load_identity(sealfs.identity_path)) as broker:
+        sgx = sealfs("measure", *options(), "--register", broker.address, *command, env={"PATH": tools})
+        (manifest,) = broker.member().manifests()
+        assert manifest["measurement"] == sgx.lines[-1].removeprefix("MRENCLAVE ")
+        assert f"it may serve {manifest['level']}" in sgx.stderr
+        assert (manifest["level"] == "L5") == (not manifest["findings"])
+        again = [*options(), "--again", "--register", broker.address, *command]
+        sealfs("measure", *again, env={"PATH": tools})
+        assert len(broker.member().manifests()) == 1
 
 
 @needs_launcher

@@ -23,7 +23,7 @@ from sealfs.dataset.journal import Journal, Start
 from sealfs.dataset.keyring import DatasetKeys, Keyring
 from sealfs.dataset.objects import INDEXES, KEYRINGS, PACKS, SNAPSHOTS, ObjectRef, new_object_id, object_name
 from sealfs.dataset.packer import Piece, SealedPack
-from sealfs.dataset.snapshot import PAYLOAD_TYPE, Ancestor, Head, Snapshot
+from sealfs.dataset.snapshot import PAYLOAD_TYPE, Ancestor, BrokerHint, Head, Snapshot
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import FormatError, IntegrityError, TrustError
 from sealfs.fields import Fields, canonical_json
@@ -51,10 +51,13 @@ SNAPSHOT = Snapshot(
     summary=Summary("push", "hello", 1, 2, 3, 4, 5).seal(KEYS, 1),
     history=(Ancestor(1, ref(SNAPSHOTS)), Ancestor(2, ref(SNAPSHOTS))),
     packs=(ref(PACKS), ref(PACKS, 1 << 40)),
+    broker=BrokerHint("https://127.0.0.1:8600#sha256:" + "0" * 64, "owner"),
+    level="L1",
 )
 SIGNED = SNAPSHOT.sign(ME)
 PAYLOAD = json.loads(Envelope.from_dict(json.loads(SIGNED)).payload)
 HEAD = Head(3, ref(SNAPSHOTS))
+OPTIONAL = {("broker",), ("level",)}
 KEYRING = Keyring.seal(KEYS, [ME.recipient, OTHER.recipient])
 
 
@@ -168,6 +171,9 @@ def test_every_member_that_is_gone_null_or_of_another_type_is_refused(document: 
             continue  # an array may have fewer members
         for wrong in (..., None, 1.5, [[]], {}, True):
             if document == "envelope" and place[-1] == "signatures" and wrong is ...:
+                continue
+            if document == "snapshot" and place in OPTIONAL and wrong is ...:
+                parse(json.dumps(_replaced(value, place, wrong)).encode())
                 continue
             assert refuses(parse, json.dumps(_replaced(value, place, wrong)).encode()), (place, wrong)
 
@@ -408,7 +414,11 @@ def test_a_mutated_journal_is_cut_where_it_stops_making_sense(data: st.DataObjec
     place = data.draw(st.sampled_from(_places(value)))
     lines[number] = json.dumps(_replaced(value, place, data.draw(VALUES | st.just(...)))).encode() + b"\n"
     path.write_bytes(b"".join(lines))
-    start, packs = _read("file:///b")
+    try:
+        start, packs = _read("file:///b")
+    except FormatError:  # of a newer version: that is told, not cut
+        assert number == 0
+        return
     assert start is not None or not packs
     for pack, pieces in packs:
         assert len(pack.header) == 74

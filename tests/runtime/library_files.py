@@ -115,6 +115,6 @@ def _lmdb(top: Path, rng: np.random.Generator) -> None:
     if lmdb := optional("lmdb"):
         for size, count in (("small", 50), ("large", 1000)):
             path = str(top / f"{size}.lmdb")
-            with lmdb.open(path, map_size=64 << 20) as environment, environment.begin(write=True) as writing:
+            with lmdb.open(path, map_size=1 << 40) as environment, environment.begin(write=True) as writing:
                 for number in range(count):
                     writing.put(b"%05d" % number, rng.bytes(10_000))

@@ -51,6 +51,19 @@ print(byte(map_file(F + "/bin/small.bin", 4096, 1 << 20)), byte(map_file(F + "/n
     assert f" {-signal.SIGBUS} {-signal.SIGBUS}\n" in plain
 
 
+def test_mapping_far_beyond_the_file(sealed: Sealed) -> None:
+    """As LMDB does it: the address space of the largest size that the database may ever have."""
+    code = """
+with open(F + "/bin/large.bin", "rb") as file:
+    content = file.read()
+address = map_file(F + "/bin/large.bin", 1 << 40, flags=mmap.MAP_SHARED)
+print(address != FAILED and ctypes.string_at(address, len(content)) == content, byte(address + (1 << 39)))
+print(libc.munmap(void(address), size_t(1 << 40)))
+"""
+    plain, served = both(sealed, code)
+    assert served == plain == f"True {-signal.SIGBUS}\n0\n"
+
+
 def test_no_mapping_grows_by_zeros(sealed: Sealed) -> None:
     code = """
 address = map_file(M + "/bin/large.bin", 8192)
