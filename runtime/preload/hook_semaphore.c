@@ -49,8 +49,7 @@ static struct semaphore table[MAX_SEMAPHORES]; /* a sem_t * that points in here 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char published[PUBLISHED_SIZE]; /* part of the environment once it is not empty */
 
-/* Whether the kernel has no memory that processes share. Gramine says so in no better way. */
-static bool needed(void) {
+bool shares_memory(void) {
     static _Atomic int answer; /* 0: not asked yet */
     int known = atomic_load(&answer);
 
@@ -62,7 +61,7 @@ static bool needed(void) {
         errno = error;
         atomic_store(&answer, known);
     }
-    return known == 2;
+    return known == 1;
 }
 
 static struct semaphore *ours(sem_t *semaphore) {
@@ -259,7 +258,7 @@ void semaphores_inherit(void) {
     int out, in, unbounded, used;
     char name[NAME_MAX + 1];
 
-    if (at == NULL || !needed())
+    if (at == NULL || shares_memory())
         return;
     for (; sscanf(at, "%d/%d/%d/%255[^/]/%n", &out, &in, &unbounded, name, &used) == 4; at += used) {
         struct stat status;
@@ -297,7 +296,7 @@ HOOK sem_t *sem_open(const char *name, int flags, ...) {
     mode_t mode = (flags & O_CREAT) != 0 ? va_arg(arguments, mode_t) : 0;
     unsigned value = (flags & O_CREAT) != 0 ? va_arg(arguments, unsigned) : 0;
     va_end(arguments);
-    return needed() ? open_named(name, flags, value) : REAL(sem_open)(name, flags, mode, value);
+    return shares_memory() ? REAL(sem_open)(name, flags, mode, value) : open_named(name, flags, value);
 }
 
 HOOK int sem_close(sem_t *semaphore) {
@@ -314,7 +313,7 @@ HOOK int sem_close(sem_t *semaphore) {
 }
 
 HOOK int sem_unlink(const char *name) {
-    if (!needed())
+    if (shares_memory())
         return REAL(sem_unlink)(name);
     pthread_mutex_lock(&lock);
     struct semaphore *there = named(name + strspn(name, "/"));

@@ -11,6 +11,7 @@
 #include "core.h"
 #include "descriptors.h"
 #include "family.h"
+#include "gaps.h"
 #include "mappings.h"
 #include "real.h"
 #include "report.h"
@@ -21,6 +22,7 @@
 static void before_fork(void) {
     unsigned count = atomic_load(&attachment_count);
 
+    gaps_fill();
     descriptors_before_fork();
     streams_before_fork();
     mappings_before_fork();

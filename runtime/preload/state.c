@@ -106,13 +106,31 @@ static bool split_strings(const struct state_header *header, const char *strings
     return true;
 }
 
+static int read_whole(int descriptor, void *out, size_t size) {
+    for (size_t done = 0; done < size;) {
+        ssize_t count = REAL(pread)(descriptor, (char *)out + done, size - done, (off_t)done);
+        if (count <= 0 && !(count < 0 && errno == EINTR))
+            return -1;
+        done += count > 0 ? (size_t)count : 0;
+    }
+    return 0;
+}
+
 static const struct state_header *map_state(int descriptor, struct stat *status) {
     if (REAL(fstat)(descriptor, status) != 0 || status->st_size < (off_t)sizeof(struct state_header))
         return NULL;
+    /* Gramine can't restore the mapping of an unlinked file after fork: what is no memfd is copied. */
+    bool memfd = REAL(fcntl)(descriptor, F_GET_SEALS) >= 0;
+    size_t size = (size_t)status->st_size;
     struct state_header *header =
-        REAL(mmap)(NULL, (size_t)status->st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
+        memfd ? REAL(mmap)(NULL, size, PROT_READ, MAP_PRIVATE, descriptor, 0)
+              : REAL(mmap)(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (header == MAP_FAILED)
         return NULL;
+    if (!memfd && (read_whole(descriptor, header, size) != 0 || mprotect(header, size, PROT_READ) != 0)) {
+        munmap(header, size);
+        return NULL;
+    }
     (void)madvise(header, (size_t)status->st_size, MADV_DONTDUMP);
     uint64_t head = sizeof *header + strings_at(header) + header->strings;
     if (memcmp(header->magic, magic, sizeof magic) == 0 && header->size == (uint64_t)status->st_size &&

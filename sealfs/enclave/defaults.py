@@ -12,6 +12,8 @@ import ctypes
 import errno
 import os
 
+from sealfs.enclave.frameworks import without_shared_memory
+
 _M_ARENA_MAX = -8  # mallopt(3)
 
 DEFAULTS = {
@@ -37,3 +39,4 @@ def apply_defaults() -> None:
     ctypes.CDLL(None).mallopt(_M_ARENA_MAX, int(DEFAULTS["MALLOC_ARENA_MAX"]))
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+    without_shared_memory()
