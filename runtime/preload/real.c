@@ -52,6 +52,8 @@ int private_keep(int descriptor, bool inherit) {
     REAL(close)(descriptor);
     if (moved < 0)
         return fail(error);
+    if (inherit)
+        REAL(fcntl)(moved, F_SETFD, 0); /* Gramine 1.9's F_DUPFD leaves FD_CLOEXEC as it was */
     if (moved < PROTECTABLE)
         atomic_fetch_or(&protected_numbers[moved / 64], 1ul << moved % 64);
     return moved;

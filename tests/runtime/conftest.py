@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -66,14 +67,14 @@ class Sealed:
             return dataset, keys, dataset.index(keys)
 
     def run(self, *command: object, **how: Any) -> subprocess.CompletedProcess[str]:
-        """Run a program to its end; see `start`."""
+        """Run a program to its end; see `start`. At the timeout all that it started in its group ends, too."""
         timeout = how.pop("timeout", 280)
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "process_group": 0}
         with self.start(*command, **(pipes | how)) as process:
             try:
                 out, err = process.communicate(timeout=timeout)
             except BaseException:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
                 raise
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

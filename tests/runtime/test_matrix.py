@@ -25,6 +25,7 @@ LIBRARIES = [
 FRAMEWORKS = [name for name in CASES if NEEDS.get(name) == "paddle" and importlib.util.find_spec("paddle")]
 REAL_FILES = [name for name in FILES if name not in {"shells", "pools", "close_storms"}]
 PATHS = {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"}
+WITHOUT_SECONDS = 55  # 12 on two idle cores; pools that wait for what never comes must not hold up a whole run
 Answers = dict[str, Any]
 
 
@@ -47,8 +48,8 @@ def on_plain_files(folder: Path, names: list[str]) -> Answers:
     return found
 
 
-def on_sealed_files(sealed: Sealed, names: list[str], *options: str, under: tuple[Path, ...] = ()) -> Answers:
-    return answers(sealed.run(RUN, sealed.mount, *names, options=options, under=under, env=PATHS))
+def on_sealed_files(sealed: Sealed, names: list[str], *options: str, **how: Any) -> Answers:
+    return answers(sealed.run(RUN, sealed.mount, *names, options=options, env=PATHS, **how))
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +79,12 @@ def test_real_files_same_as_plain(name: str, expected: Answers, served_as_real_f
 
 @pytest.fixture(scope="module")
 def served_without(sealed: Sealed, without: Path) -> Answers:
-    return on_sealed_files(sealed, FILES, under=(without,))
+    return on_sealed_files(sealed, FILES, under=(without,), timeout=WITHOUT_SECONDS)
 
 
 @pytest.fixture(scope="module")
 def served_as_real_files_without(sealed: Sealed, without: Path) -> Answers:
-    return on_sealed_files(sealed, REAL_FILES, "--real-files", under=(without,))
+    return on_sealed_files(sealed, REAL_FILES, "--real-files", under=(without,), timeout=WITHOUT_SECONDS)
 
 
 @pytest.mark.slow

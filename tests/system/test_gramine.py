@@ -105,7 +105,6 @@ with open(folder + "/text") as file:
 """
 
 
-@pytest.mark.xfail(reason="exec'd programs do not find the attachment's state in Gramine yet", strict=True)
 def test_children(place: Place) -> None:
     (place.plain / "text").write_text("line\n" * 5000)
     place.push()
