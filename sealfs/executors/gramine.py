@@ -9,6 +9,7 @@ Threading: stateless.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar
 
 from sealfs.executors.base import Job
@@ -18,14 +19,11 @@ MANIFEST = "workload.manifest"
 SIGNED = "workload.manifest.sgx"
 SIGNATURE = "workload.sig"
 RENDERED = "workload.manifest.template"
+_MAP_COUNT = Path("/proc/sys/vm/max_map_count")
+_MAPPINGS = 1_048_576  # training with two workers was run with it; at the usual 65,530 a later fork failed
 
 
-class GramineDirect(EnclaveExecutor):
-    """Gramine without SGX: the same environment, and no protection."""
-
-    notice = "gramine-direct is NO ENCLAVE: whoever controls this machine can see the data and the results."
-    tools: ClassVar[Sequence[str]] = ("gramine-direct",)
-    needed: ClassVar[Sequence[str]] = (MANIFEST,)
+class _Gramine(EnclaveExecutor):
     templates: ClassVar = {RENDERED: "gramine/paddle.manifest.template"}
 
     def build(self, job: Job) -> Sequence[Sequence[str]]:
@@ -33,13 +31,28 @@ class GramineDirect(EnclaveExecutor):
         del job
         return [["gramine-manifest", RENDERED, MANIFEST]]
 
+
+class GramineDirect(_Gramine):
+    """Gramine without SGX: the same environment, and no protection."""
+
+    notice = "gramine-direct is NO ENCLAVE: whoever controls this machine can see the data and the results."
+    tools: ClassVar[Sequence[str]] = ("gramine-direct",)
+    needed: ClassVar[Sequence[str]] = (MANIFEST,)
+
+    def __init__(self) -> None:
+        if (mappings := _host_mappings()) is not None and mappings < _MAPPINGS:
+            self.notice += (
+                f" This machine allows a process {mappings} mappings, too few for DataLoader workers:"
+                f" run 'sysctl vm.max_map_count={_MAPPINGS}' as root, or use num_workers=0."
+            )
+
     def command(self, job: Job) -> Sequence[str]:
         """See `Executor`."""
         del job
         return ["gramine-direct", "workload"]
 
 
-class GramineSgx(GramineDirect):
+class GramineSgx(_Gramine):
     """Gramine in an SGX enclave."""
 
     notice = "SGX enclave: this host sees ciphertext, and what the script prints."
@@ -57,3 +70,11 @@ class GramineSgx(GramineDirect):
         """See `Executor`."""
         del job
         return ["gramine-sgx", "workload"]
+
+
+def _host_mappings() -> int | None:
+    """How many mappings a process may have here; None where the kernel does not say."""
+    try:
+        return int(_MAP_COUNT.read_text())
+    except (OSError, ValueError):
+        return None

@@ -17,7 +17,7 @@ from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import Collected, LoadedFile
 from sealfs.enclave.lint import lint
 from sealfs.errors import ExecutorError, UsageError
-from sealfs.executors import base
+from sealfs.executors import base, gramine
 from sealfs.executors.base import Executor, Job, find_executor
 from sealfs.executors.gramine import RENDERED
 from sealfs.executors.launcher import SECRETS_FD
@@ -86,6 +86,21 @@ def test_all_are_found(name: str) -> None:
     assert executor.is_enclave == (name != "native")
     assert len(executor.notice) > 20
     assert type(find_executor(name.replace("-", "_"))) is type(executor)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "warned"),
+    [("65530\n", True), ("1048575\n", True), ("1048576\n", False), ("?", False), (None, False)],
+)
+def test_a_host_with_few_mappings_is_warned_of(
+    allowed: str | None, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gramine, "_MAP_COUNT", tmp_path / "max_map_count")
+    if allowed is not None:
+        (tmp_path / "max_map_count").write_text(allowed)
+    assert ("sysctl vm.max_map_count=1048576" in find_executor("gramine-direct").notice) == warned
+    assert find_executor("gramine-direct").notice.startswith("gramine-direct is NO ENCLAVE")
+    assert "max_map_count" not in find_executor("gramine-sgx").notice
 
 
 def test_unknown_one_and_one_that_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,7 +81,10 @@ def test_training(workers: int, place: Place) -> None:
         [*script, place.plain, *options, place.folder / "saved"], check=True, stdout=subprocess.PIPE
     ).stdout
     ended = place.run([*script, place.data, *options, place.out / "saved"], out=True)
-    assert (ended.code, ended.stdout) == (0, expected), ended.stderr
+    assert ended.code == 0, ended
+    # Gramine writes both to standard output, and Paddle has warnings
+    numbers = [line for line in ended.stdout.splitlines() if line.startswith((b"epoch ", b"dice "))]
+    assert numbers == expected.splitlines()
     assert not place.out.exists()
     saved = {path.name: path.read_bytes() for path in (place.folder / "saved").iterdir()}
     for path in (place.folder / "results").rglob("*"):
