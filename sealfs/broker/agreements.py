@@ -23,7 +23,7 @@ from sealfs.broker.holdings import Publication
 from sealfs.broker.protocol import Problem, Resource
 from sealfs.contracts import approval
 from sealfs.contracts.contract import Contract, Input
-from sealfs.contracts.task import Task
+from sealfs.contracts.task import MAX_STATEMENTS, Task
 from sealfs.errors import ConflictError, ContractError
 from sealfs.keys import Signer
 
@@ -74,6 +74,9 @@ def add_task(transaction: sqlite3.Connection, task: Task, *, may_be_new: bool) -
         if transaction.execute("SELECT COUNT(*) FROM contracts").fetchone()[0] >= MAX_TASKS:
             raise ConflictError("this broker has too many contracts", "ask its operator")
         transaction.execute("INSERT INTO contracts VALUES (?, ?)", (contract.digest, contract.to_bytes()))
+    known = transaction.execute("SELECT COUNT(*) FROM statements WHERE contract = ?", (contract.digest,)).fetchone()
+    if known[0] + len(task.statements) > MAX_STATEMENTS:
+        raise ContractError("too much was said about that contract", "its parties agree on a new one")
     new = []
     for signed in task.statements:
         row = (contract.digest, signed.key, canonical(dict(signed.envelope)))

@@ -18,10 +18,8 @@ from sealfs.cli.common import Bars, SignerParameter, identity_option, json_optio
 from sealfs.cli.task_common import TASK, now, standing
 from sealfs.contracts import plain
 from sealfs.contracts.files import change_task, load_task
-from sealfs.contracts.inside import LOCK
 from sealfs.contracts.lock import MAX_SIZE as MAX_LOCK
 from sealfs.contracts.lock import Lock, is_locked
-from sealfs.contracts.outside import TaskRun, get_beside, load_provenance, open_result
 from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import Task
 from sealfs.contracts.vouching import vouch
@@ -30,6 +28,8 @@ from sealfs.keys import Identity, Signer
 from sealfs.opening import open_view
 from sealfs.pull import Pull
 from sealfs.store.address import open_store
+from sealfs.tasks.inside import LOCK
+from sealfs.tasks.outside import TaskRun, get_beside, load_provenance, open_result
 from sealfs.xdg import cache_directory
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sealfs.enclave.collected import Collected
 
 LAUNCHER = "sealfs.enclave.launch"
-CONTRACTS = "sealfs.contracts.inside"
+CONTRACTS = "sealfs.tasks.inside"
 SECRETS_FD = 197  # far from what programs use; shells that know only one digit are not asked
 _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
 

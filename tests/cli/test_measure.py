@@ -135,7 +135,7 @@ def test_without_tools_it_says_so(sealfs: Sealfs, project: Path) -> None:
 def test_one_measurement_for_all_contracts(sealfs: Sealfs, project: Path, tools: str) -> None:
     first = measured(sealfs, tools, "--contract")
     signed = tomllib.loads((project / "enclave" / "workload.manifest.sgx").read_text())
-    assert signed["loader"]["argv"][1:4] == ["-m", "sealfs.contracts.inside", "--from"]
+    assert signed["loader"]["argv"][1:4] == ["-m", "sealfs.tasks.inside", "--from"]
     uris = {entry["uri"] for entry in signed["sgx"]["trusted_files"] if isinstance(entry, dict)}
     for module in ("sealfs/contracts/lock.py", "sealfs/broker/client.py", "Crypto/Protocol/SecretSharing.py"):
         assert any(module.replace(".py", "") in uri for uri in uris), module

@@ -23,13 +23,13 @@ from sealfs.attestation.verify import Verifier
 from sealfs.broker.client import BrokerClient, Released
 from sealfs.broker.exchange import bring, exchange, fetch
 from sealfs.contracts.contract import Contract, Input, Party
-from sealfs.contracts.inside import release
 from sealfs.contracts.provenance import Exhibit
 from sealfs.contracts.shares import combine, split
 from sealfs.contracts.task import State, Task
 from sealfs.contracts.vouching import vouch
 from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, TrustError, UsageError
 from sealfs.keys import Identity
+from sealfs.tasks.inside import release
 
 FILES_A, FILES_B = {"1": b"1\n2\n"}, {"1": b"10\n20\n"}
 RUN = "ab" * 16

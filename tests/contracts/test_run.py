@@ -19,13 +19,13 @@ from sealfs.attestation.verify import Verifier
 from sealfs.cli.task_run import _pull
 from sealfs.contracts.contract import Contract, Input, Output
 from sealfs.contracts.files import load_task, save_new_task
-from sealfs.contracts.outside import Report, TaskRun, load_provenance
 from sealfs.contracts.task import State, Task
 from sealfs.contracts.vouching import vouch
 from sealfs.enclave.attach import LIBRARY
 from sealfs.errors import ContractError, ExecutorError, IntegrityError, KeyAccessError, SealfsError, TrustError
 from sealfs.executors.base import Job
 from sealfs.keys import Identity
+from sealfs.tasks.outside import Report, TaskRun, load_provenance
 
 pytestmark = [
     pytest.mark.slow,
@@ -217,7 +217,7 @@ def inside(world: World, task_file: Path, *options: str) -> subprocess.Completed
     (world.folder / "r").mkdir(exist_ok=True)
     return subprocess.run(
         [
-            *(sys.executable, "-m", "sealfs.contracts.inside", "--task", task_file, "--run", "cd" * 16),
+            *(sys.executable, "-m", "sealfs.tasks.inside", "--task", task_file, "--run", "cd" * 16),
             *("--data", f"loans-a={world.folder / 'store-loans-a'}"),
             *("--data", f"loans-b={world.folder / 'store-loans-b'}"),
             *("--result", f"model={world.folder / 'r'}", "--script", world.script, *options),
@@ -398,7 +398,7 @@ class PaperEnclave:
         return [
             sys.executable,
             "-m",
-            "sealfs.contracts.inside",
+            "sealfs.tasks.inside",
             "--from",
             "ciphertext",
             str(job.enclave / "results"),
@@ -407,7 +407,7 @@ class PaperEnclave:
 
 @pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="there is no /dev/fuse")
 def test_the_way_of_an_enclave(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sealfs.contracts.outside.find_executor", lambda name: PaperEnclave())
+    monkeypatch.setattr("sealfs.tasks.outside.find_executor", lambda name: PaperEnclave())
     enclave = world.folder / "enclave"
     enclave.mkdir()
     cloud = operator(world)

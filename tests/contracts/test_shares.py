@@ -12,12 +12,12 @@ from contracts.test_release import RUN
 from contracts.world import World, three_brokers
 from sealfs.attestation.sample import SampleProvider
 from sealfs.contracts.contract import Input, SealedData
-from sealfs.contracts.inside import release
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import KeyRefusedError
 from sealfs.keys import Identity
 from sealfs.store.local import LocalStore
+from sealfs.tasks.inside import release
 
 POLICY = 'level = "L1"\ndevelopment = true\ncontract = true\n'
 

@@ -332,7 +332,7 @@ def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
     contracts = replace(job, datasets=(), output=None, command=(), contract=True)
     made = manifest(contracts)
     assert made["loader"]["argv"] == [
-        *("/opt/venv/bin/python", "-m", "sealfs.contracts.inside", "--from", "/ciphertext", "/results")
+        *("/opt/venv/bin/python", "-m", "sealfs.tasks.inside", "--from", "/ciphertext", "/results")
     ]
     folders = {mount["path"]: mount.get("uri") for mount in made["fs"]["mounts"]}
     assert folders["/ciphertext"] == "file:ciphertext"

@@ -1,7 +1,7 @@
 """What runs first where a contract is carried out: proves itself to every owner's broker, and does what was agreed.
 
-    python -m sealfs.contracts.inside --task FILE --run ID --data INPUT=FOLDER [...] --result OUTPUT=FOLDER [...]
-    python -m sealfs.contracts.inside --from CIPHERTEXT RESULTS      the same, all said by files: for enclaves
+    python -m sealfs.tasks.inside --task FILE --run ID --data INPUT=FOLDER [...] --result OUTPUT=FOLDER [...]
+    python -m sealfs.tasks.inside --from CIPHERTEXT RESULTS      the same, all said by files: for enclaves
 
 Its starter is the operator's host, which is not trusted. All that matters is taken from the contract, and the
 digest of that very contract is what the evidence is bound to: command, environment, what is mounted where, who
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> Told:
-    parser = argparse.ArgumentParser(prog="python -m sealfs.contracts.inside", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m sealfs.tasks.inside", description=__doc__)
     parser.add_argument(
         "--from", dest="folders", nargs=2, metavar="FOLDER", help=f"take it all from {TOLD} in the first folder"
     )

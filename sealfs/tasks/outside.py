@@ -21,7 +21,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from sealfs.ciphertext import fetch, how_to_open
-from sealfs.contracts import inside
 from sealfs.contracts.approval import Action, ResultAt
 from sealfs.contracts.contract import Contract, SealedData
 from sealfs.contracts.files import change_task, load_task
@@ -50,6 +49,7 @@ from sealfs.running import RESULTS, check_enclave
 from sealfs.store.address import open_store
 from sealfs.store.base import ObjectStore
 from sealfs.store.local import LocalStore
+from sealfs.tasks import inside
 from sealfs.workload import Workload, signals_sent_to
 
 

@@ -1,0 +1,1 @@
+"""A contract carried out: what runs inside, and the operator's side of it."""
