@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -189,31 +190,42 @@ def test_output_that_cannot_be_written(process: Sealfs, pushed: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("verb", ["push", "pull"])
-def test_interrupted(process: Sealfs, source: Path, store: Path, tmp_path: Path, verb: str) -> None:
-    with (source / "big").open("wb") as file:
-        file.writelines([os.urandom(1 << 20)] * 300)
-    if verb == "pull":
-        process("push", source, store)
-    words = ("push", source, store) if verb == "push" else ("pull", store, tmp_path / "copy")
-    log = tmp_path / "log"
+def interrupted(process: Sealfs, words: tuple[object, ...], where: Path, log: Path) -> int:
+    """Start a verb, interrupt it as soon as it has written something to `where`, and return its exit code."""
     running = process.start(*words, log=log)
     try:
-        where = store if verb == "push" else tmp_path / "copy"
         wait_for(lambda: running.poll() is not None or (where.exists() and any(where.rglob("*"))))
         running.send_signal(signal.SIGINT)
-        assert running.wait(PATIENCE) == 130, log.read_text()
+        return running.wait(PATIENCE)
     finally:
         running.kill()
         running.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["push", "pull"])
+def test_interrupted(process: Sealfs, source: Path, store: Path, tmp_path: Path, verb: str) -> None:
+    log, copy = tmp_path / "log", tmp_path / "copy"
+    for megabytes in (300, 1500):  # on a busy machine it may have ended before this process gets its turn
+        with (source / "big").open("wb") as file:
+            file.writelines([os.urandom(1 << 20)] * megabytes)
+        shutil.rmtree(copy, ignore_errors=True)
+        if verb == "push":
+            store = tmp_path / f"store-{megabytes}"
+            code = interrupted(process, ("push", source, store), store, log)
+        else:
+            process("push", source, store)
+            code = interrupted(process, ("pull", store, copy), copy, log)
+        if code != 0:
+            break
+    assert code == 130, log.read_text()
     assert log.read_text().splitlines()[-1] == "sealfs: interrupted"
     assert "Traceback" not in log.read_text()
     if verb == "push":
         assert process("ls", store, code=3).complaint  # nothing half-visible
         assert "pushed version 1" in process("push", source, store).text
     else:
-        assert not (tmp_path / "copy" / "big").exists()
+        assert not (copy / "big").exists()
 
 
 def test_internal_errors_are_one_line_too(sealfs: InProcess, pushed: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,9 +18,9 @@ from sealfs.enclave.collected import Collected, LoadedFile
 from sealfs.enclave.lint import lint
 from sealfs.errors import ExecutorError, UsageError
 from sealfs.executors import base, gramine
-from sealfs.executors.base import Executor, Job, find_executor
+from sealfs.executors.base import Executor, Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
-from sealfs.executors.launcher import SECRETS_FD
+from sealfs.executors.launcher import SECRETS_FD, enclave_command
 from sealfs.keys import Identity, Signer
 from sealfs.placement import DataMount, Output
 
@@ -355,3 +355,23 @@ def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
     assert made["sgx"]["allowed_files"] == ["file:ciphertext/", "file:results/"]
     assert made == manifest(replace(contracts, command=("something", "else")))  # one measurement for all contracts
     assert {finding.level for finding in lint(rendered(contracts, "gramine-sgx")[RENDERED])} <= {"note", "warning"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("identity", ["--identity-fd", "0"]),
+        ("test-keys", ["--keys-fd", "0"]),
+        ("attested", ["--attested"]),
+        ("runner", ["--runner-fd", "0"]),
+    ],
+)
+def test_where_keys_come_from_is_measured(keys: KeyKind, words: list[str], job: Job) -> None:
+    """A host can't have an enclave take its keys instead of a broker's: that is another command line."""
+    asked = f"owner@https://127.0.0.1:8600#sha256:{'0' * 64}"
+    assert job.enclave
+    for broker in (None, asked):
+        command = list(enclave_command(replace(job, keys=keys, broker=broker), Collected.load(job.enclave)))
+        launch = command.index("sealfs.enclave.launch")
+        assert command[launch + 1 : launch + 1 + len(words)] == words
+        assert (asked in command) == (broker is not None)
