@@ -27,10 +27,16 @@ def hint_option(command: Command) -> Command:
 
 
 def own_keys(identity_path: Path | None) -> Own:
-    """Return the keys of this user's identity, or why it can't be used."""
+    """Return the keys of this user's identity, or why it can't be used.
+
+    Raises:
+        KeyAccessError: It can't, although the user has named it.
+    """
     try:
         return IdentityKeys(open_identity(identity_path))
     except KeyAccessError as error:
+        if identity_path is not None:
+            raise
         return error
 
 
