@@ -59,6 +59,7 @@ def stand_in(folder: Path, dataset: Dataset, keys: DatasetKeys) -> Iterator[Brok
         "level": str(Level.L1),
         "demanded": str(Level.L1),
     }
+    # HTTPServer looks up its own name, so what the C library needs for a broker's name is seen, too
     with HTTPServer(("127.0.0.1", 0), _handler(released)) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, name="sealfs-rehearsal-broker")
