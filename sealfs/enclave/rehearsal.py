@@ -84,7 +84,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("modules", nargs="*")
     parser.add_argument("--by-evidence", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     for name in options.modules:
         importlib.import_module(name)
     sys.exit(main(options.folder, by_evidence=options.by_evidence))
