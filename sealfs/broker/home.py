@@ -14,18 +14,16 @@ import re
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from datetime import UTC, datetime
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import NameOID
 
 from sealfs.broker.address import identity_of
 from sealfs.broker.audit import Log
+from sealfs.broker.certificate import self_signed
 from sealfs.broker.database import Database
 from sealfs.broker.holdings import reseal_keys
 from sealfs.broker.members import Member, Role, put_member
@@ -36,7 +34,6 @@ from sealfs.keys import Signer
 from sealfs.xdg import config_directory, state_directory
 
 _DATABASE = "broker.sqlite"
-_YEARS = 20  # the key is pinned, so the certificate's dates protect nobody
 _SECRETS = ("tls_key", "log_key", "challenge_key")
 
 
@@ -169,7 +166,7 @@ def create(home: Path, wrapper: Wrapper, admin: Signer, name: str) -> None:
         "wrapping": wrapper.kind.encode(),
         "wrapping_key": wrapper.key_id.encode() if isinstance(wrapper, KmsWrapper) else b"",
         "identity": identity.encode(),
-        "certificate": _certificate(tls_key, identity),
+        "certificate": self_signed(tls_key, identity),
         "log_signer": str(log.signer).encode(),
         "tls_key": vault.seal(der, _context("tls_key")),
         "log_key": vault.seal(log_key.private_bytes_raw(), _context("log_key")),
@@ -264,25 +261,3 @@ def _settings(transaction: sqlite3.Connection) -> dict[str, bytes]:
 
 def _context(name: str) -> bytes:
     return f"sealfs 1 broker {name}".encode()
-
-
-def _certificate(key: ec.EllipticCurvePrivateKey, identity: str) -> bytes:
-    """Return a self-signed certificate: only its key counts, which clients pin."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"sealfs broker {identity[7:23]}")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=365 * _YEARS))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    return certificate.public_bytes(serialization.Encoding.PEM)

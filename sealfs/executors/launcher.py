@@ -61,7 +61,7 @@ def rehearsal_command(folder: Path, *, by_evidence: bool, contract: bool = False
         by_evidence: Whether the launcher has its keys released by a broker.
         contract: Whether it carries out contracts.
     """
-    also = ["sealfs.enclave.attested"] if by_evidence or contract else []
+    also = ["--by-evidence"] if by_evidence or contract else []
     also += [CONTRACTS, "Crypto.Protocol.SecretSharing"] if contract else []
     return [sys.executable, "-m", "sealfs.enclave.rehearsal", str(folder), *also]
 
