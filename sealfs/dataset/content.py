@@ -104,7 +104,10 @@ class OpenFile:
             raise ChangedWhileReadError
 
     def runs(self) -> Iterator[Run]:
-        """Yield the file's stretches in order; all of it is data where holes are not worth it."""
+        """Yield the file's stretches in order; all of it is data where holes are not worth it or cannot be found.
+
+        Gramine knows of no holes, and says of its files in memory that they have no blocks.
+        """
         size, offset = self.state.size, 0
         if not self.sparse:
             if size:
@@ -114,9 +117,9 @@ class OpenFile:
             try:
                 data = min(size, os.lseek(self.descriptor, offset, os.SEEK_DATA))
             except OSError as error:
-                if error.errno != errno.ENXIO:
+                if error.errno not in (errno.ENXIO, errno.EINVAL):
                     raise
-                data = size
+                data = size if error.errno == errno.ENXIO else offset
             if data > offset:
                 yield Run(offset, data - offset, hole=True)
             if data < size:
@@ -129,6 +132,8 @@ class OpenFile:
         try:
             return os.lseek(self.descriptor, offset, os.SEEK_HOLE)
         except OSError as error:
+            if error.errno == errno.EINVAL:
+                return self.state.size
             if error.errno == errno.ENXIO:  # there was data a moment ago
                 raise ChangedWhileReadError from None
             raise

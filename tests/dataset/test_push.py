@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -407,6 +408,36 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_takes_no_other_file_with_it(
 
     monkeypatch.setattr("os.lseek", meddling)
     push(source, local_store, identity, trust)
+    with opened(local_store, identity, trust) as view:
+        assert state_of_view(view) == state_of_folder(source)
+
+
+@pytest.mark.parametrize("refused", [{os.SEEK_DATA, os.SEEK_HOLE}, {os.SEEK_HOLE}])
+@pytest.mark.usefixtures("small_packs")
+def test_a_sparse_file_where_nobody_finds_holes_is_all_data(
+    tmp_path: Path,
+    local_store: LocalStore,
+    identity: Identity,
+    trust: TrustStore,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: set[int],
+) -> None:
+    # so is every larger file in Gramine's memory: it counts no blocks, and knows neither call
+    source = tmp_path / "source"
+    source.mkdir()
+    _sparse(source / "big", 4)
+    real, tried = os.lseek, set()
+
+    def lesser(descriptor: int, offset: int, how: int) -> int:
+        if how in refused:
+            tried.add(how)
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(descriptor, offset, how)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.lseek", lesser)
+        push(source, local_store, identity, trust)
+    assert tried == refused
     with opened(local_store, identity, trust) as view:
         assert state_of_view(view) == state_of_folder(source)
 

@@ -2,7 +2,8 @@
 
 Nothing of them is here or ever fetched: SEALFS_PADDLE_REPOSITORIES names a folder with checkouts `PaddleSeg`,
 `PaddleClas` and `PaddleRec` (any of them), and, if what they require is not in our own environment, `venv`. Their
-training entry points run as they are; only configuration is ours.
+training entry points run as they are; only configuration is ours. Under Gramine that `venv` runs sealfs,
+too: it needs `pip install 'sealfs[enclave]'`.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -128,6 +129,13 @@ def test_going_on_from_sealed_results(tmp_path: Path, plain: Plain, repository: 
     assert last
 
 
+def needs(repository: Repository, environment: dict[str, str], statements: str) -> None:
+    """Skip the test if the repository's interpreter cannot run what needs sealfs, or what sealfs requires."""
+    command = [repository.python, "-c", statements]
+    if subprocess.run(command, env=environment, capture_output=True, check=False).returncode:
+        pytest.skip(f"{repository.python} has not what sealfs requires: {statements}")
+
+
 @each
 @preload
 def test_all_in_one_process_as_in_an_enclave(tmp_path: Path, plain: Plain, repository: Repository) -> None:
@@ -135,10 +143,7 @@ def test_all_in_one_process_as_in_an_enclave(tmp_path: Path, plain: Plain, repos
     expected, saved, source = plain(repository, 2, 1)
     environment = {**os.environ, **repository.environment, "XDG_STATE_HOME": str(tmp_path / "state")}
     environment["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
-    command = [repository.python, "-c", f"import {LAUNCHER}, sealfs.enclave.results"]
-    imports = subprocess.run(command, env=environment, capture_output=True, check=False)
-    if imports.returncode:
-        pytest.skip(f"{repository.python} has not what sealfs requires")
+    needs(repository, environment, f"import {LAUNCHER}, sealfs.enclave.results")
     trainer = Trainer(tmp_path, source)
     identity = load_identity(trainer.sealfs.identity_path)
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, trainer.sealfs.identity_path.open() as stdin:
@@ -155,4 +160,41 @@ def test_all_in_one_process_as_in_an_enclave(tmp_path: Path, plain: Plain, repos
         )  # fmt: skip
     assert ended.returncode == 0, ended.stdout[-3000:]
     assert numbers(ended.stdout) == expected
+    assert trainer.pulled(tmp_path / "results") == saved
+
+
+@each
+@preload
+@pytest.mark.skipif(shutil.which("gramine-direct") is None, reason="no gramine-direct on PATH")
+def test_under_gramine_direct(tmp_path: Path, plain: Plain, repository: Repository) -> None:
+    """Measured on the plain data, which then is gone, and run on the sealed data: without workers, as in SGX."""
+    expected, saved, source = plain(repository, 0, 1)
+    trainer = Trainer(tmp_path, source)
+    environment = {**trainer.sealfs.env, **repository.environment}
+    environment["PYTHONPATH"] += f":{Path(__file__).parents[2]}"
+    found = "from sealfs.executors.base import find_executor; find_executor('gramine-direct')"
+    needs(repository, environment, f"import jinja2; {found}")
+    identity = load_identity(trainer.sealfs.identity_path)
+    job = [
+        *("--executor", "gramine-direct", "--enclave", tmp_path / "enclave"),
+        *("--data", f"{tmp_path / 'store'}:{trainer.data}", "--signer", str(identity.signer)),
+        *("--out", f"{tmp_path / 'results'}:{trainer.out}", "--out-recipient", str(identity.recipient)),
+    ]
+    command = ["--", *repository.command(Training(trainer.data, trainer.out, trainer.config))]
+
+    def sealfs(verb: str, *options: object) -> str:
+        """The verb in the repository's own interpreter: it is the one that runs in the enclave."""
+        words = [repository.python, "-m", "sealfs", verb, *job, *options, *command]
+        ended = subprocess.run(
+            list(map(str, words)), env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL, text=True, check=False,
+            timeout=600, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stdout[-5000:]
+        return ended.stdout
+
+    shutil.copytree(source, trainer.data, dirs_exist_ok=True)
+    sealfs("measure", "--threads", 1)
+    shutil.rmtree(trainer.data)
+    log = sealfs("run")
+    assert numbers(log) == expected
     assert trainer.pulled(tmp_path / "results") == saved
