@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from contracts.test_provenance import made
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz.mutations import mutated
 from sealfs.contracts import approval, plain
 from sealfs.contracts.contract import MAX_SIZE, Contract
 from sealfs.contracts.provenance import Exhibit, Provenance
@@ -103,14 +103,9 @@ def test_one_member_replaced_or_gone(document: str, data: st.DataObject) -> None
 @EVERY
 def test_mutated_bytes(document: str) -> None:
     parse, valid = PARSERS[document]
-    dice = random.Random(document)
-    for _ in range(300):
-        data = bytearray(valid)
-        for _ in range(dice.randint(1, 3)):
-            place = dice.randrange(len(data))
-            data[place : place + dice.choice((0, 1, 1, 1, 20))] = dice.randbytes(dice.choice((0, 1, 1, 3)))
+    for data in mutated(valid, document):
         with contextlib.suppress(*REFUSALS):
-            parse(bytes(data))
+            parse(data)
 
 
 @EVERY

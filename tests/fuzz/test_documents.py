@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import random
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from securesystemslib.dsse import Envelope
 
+from fuzz.mutations import mutated
 from sealfs import floe
 from sealfs.dataset.content import FileState
 from sealfs.dataset.dataset import Summary
@@ -181,14 +181,9 @@ def test_every_member_that_is_gone_null_or_of_another_type_is_refused(document: 
 @EVERY
 def test_mutated_bytes(document: str) -> None:
     parse, valid = PARSERS[document]
-    dice = random.Random(document)
-    for _ in range(300):
-        data = bytearray(valid)
-        for _ in range(dice.randint(1, 3)):
-            place = dice.randrange(len(data))
-            data[place : place + dice.choice((0, 1, 1, 1, 20))] = dice.randbytes(dice.choice((0, 1, 1, 3)))
+    for data in mutated(valid, document):
         with contextlib.suppress(*REFUSALS):
-            parse(bytes(data))
+            parse(data)
 
 
 @EVERY
