@@ -121,11 +121,13 @@ def _terminal_lent_to(group: int) -> Iterator[None]:
 
 
 def _hand_terminal(giver: int, taker: int) -> bool:
-    """Make another process group the terminal's foreground; say whether it was `giver`'s to hand on."""
+    """Make another process group the terminal's foreground if it is `giver`'s to hand on; say whether it has it."""
     with contextlib.suppress(OSError):  # there is no terminal, or it is another session's
-        if os.isatty(0) and os.tcgetpgrp(0) == giver:
-            os.tcsetpgrp(0, taker)
-            return True
+        if os.isatty(0):
+            holder = os.tcgetpgrp(0)
+            if holder == giver:
+                os.tcsetpgrp(0, taker)
+            return holder in (giver, taker)
     return False
 
 
@@ -141,7 +143,7 @@ def _stopped_by(pid: int) -> int | None:
 def _stop_with(group: int, number: int) -> None:
     """Stop after a process group that its terminal has stopped, so that the shell notices; go on together."""
     own = os.getpgrp()
-    asked = number in (signal.SIGTTIN, signal.SIGTTOU)  # for the terminal, which it did not have
+    asked = number in (signal.SIGTTIN, signal.SIGTTOU)  # for the terminal, perhaps just before it was handed on
     if not (asked and _hand_terminal(own, group)):
         if not asked and number != signal.SIGTSTP:
             return  # somebody has reasons of his own

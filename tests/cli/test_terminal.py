@@ -109,3 +109,14 @@ def test_interrupted(terminal: Terminal) -> None:
     terminal.shows("$ ")
     terminal.types("echo code-$?\n")
     terminal.shows("code-130")
+
+
+def test_asked_for_the_terminal_before_it_had_it(terminal: Terminal) -> None:
+    """A workload that reads at once can be quicker than the hand-over: the kernel stops it, and it must go on."""
+    terminal.types("sealfs run -- sh -c 'kill -TTIN $$; echo went\"\"-on; cat'\n")
+    terminal.shows("went-on")
+    terminal.types("typed\n")
+    terminal.shows("typed\r\ntyped\r\n")
+    terminal.types("\x04")
+    terminal.types("echo code-$?\n")
+    terminal.shows("code-0")
