@@ -153,14 +153,17 @@ def test_native(job: Job) -> None:
     assert "identity" not in " ".join(command).replace("--identity-fd", "")
 
 
-def test_gramine_commands(job: Job) -> None:
+def test_gramine_commands(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     direct, sgx = find_executor("gramine-direct"), find_executor("gramine-sgx")
     assert list(direct.command(job)) == ["gramine-direct", "workload"]
     assert list(sgx.command(job)) == ["gramine-sgx", "workload"]
     assert list(direct.build(job)) == [["gramine-manifest", "workload.manifest.template", "workload.manifest"]]
-    assert list(sgx.build(job))[1:] == [
-        ["gramine-sgx-sign", "--manifest", "workload.manifest", "--output", "workload.manifest.sgx"]
-    ]
+    sign = ["gramine-sgx-sign", "--manifest", "workload.manifest", "--output", "workload.manifest.sgx"]
+    assert list(sgx.build(job))[1:] == [["gramine-sgx-gen-private-key"], sign]
+    (tmp_path / "gramine").mkdir()
+    (tmp_path / "gramine" / "enclave-key.pem").touch()
+    assert list(sgx.build(job))[1:] == [sign]
 
 
 def test_gramine_manifest_is_what_the_linter_wants(job: Job) -> None:
