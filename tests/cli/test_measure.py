@@ -113,6 +113,10 @@ def test_same_inputs_same_measurement(sealfs: Sealfs, project: Path, tools: str)
     signed = tomllib.loads((project / "enclave" / "workload.manifest.sgx").read_text())
     uris = {entry["uri"] for entry in signed["sgx"]["trusted_files"] if isinstance(entry, dict)}
     assert {f"file:{project}/train.py", f"file:{project}/model.py"} <= uris
+    assert any(uri.startswith("file:pycache/") and uri.endswith(".pyc") for uri in uris)
+    next((project / "enclave" / "pycache").rglob("*.pyc")).write_bytes(b"changed")
+    ended = sealfs("measure", *options(), "--again", "--", sys.executable, "train.py", code=12, env={"PATH": tools})
+    assert "1 files differ from what was collected" in ended.stderr
 
 
 @needs_launcher
@@ -270,10 +274,13 @@ with_gramine = pytest.mark.skipif(shutil.which("gramine-manifest") is None, reas
 @with_gramine
 @needs_launcher
 def test_with_gramine_itself(sealfs: Sealfs, project: Path) -> None:
-    """Its tools take what is generated, and gramine-direct runs it."""
+    """Its tools take what is generated, and gramine-direct runs it, with modules that need not be compiled."""
+    (project / "train.py").write_text("import json, os\nprint(json.__cached__, os.path.exists(json.__cached__))\n")
     words = [*options("gramine-direct"), "--", sys.executable, "train.py"]
     sealfs("measure", *words)
-    assert sealfs("run", *words).lines[-1] == "trained"
+    found, exists = sealfs("run", *words).lines[-1].split()
+    assert found.startswith("/pycache/")
+    assert exists == "True"
 
 
 @with_gramine

@@ -245,6 +245,22 @@ def test_gramine_manifest_lets_nothing_else_in(job: Job) -> None:
     assert environment["OMP_NUM_THREADS"] == "4"
 
 
+def test_gramine_takes_copies_of_compiled_modules(job: Job, tmp_path: Path) -> None:
+    assert "PYTHONPYCACHEPREFIX" not in manifest(job)["loader"]["env"]
+    collected = Collected.load(tmp_path)
+    original, other = (LoadedFile(f"/opt/venv/lib/__pycache__/{name}.cpython-311.pyc", "ab" * 32) for name in "mn")
+    copy = LoadedFile("pycache/opt/venv/lib/m.cpython-311.pyc", "cd" * 32)
+    replace(collected, files=(*collected.files, original, other), compiled=(copy,)).save(tmp_path)
+    made = manifest(job)
+    assert made["loader"]["env"]["PYTHONPYCACHEPREFIX"] == "/pycache"
+    assert {"path": "/pycache", "uri": "file:pycache"} in made["fs"]["mounts"]
+    assert "file:pycache" not in "".join(made["sgx"]["allowed_files"])
+    trusted = {entry["uri"]: entry["sha256"] for entry in made["sgx"]["trusted_files"] if isinstance(entry, dict)}
+    assert trusted[f"file:{copy.path}"] == copy.sha256
+    assert f"file:{original.path}" not in trusted
+    assert f"file:{other.path}" in trusted
+
+
 def test_without_results_nothing_can_be_written(job: Job) -> None:
     made = manifest(replace(job, output=None))
     assert made["sgx"]["allowed_files"] == ["file:ciphertext/0/", "file:ciphertext/1/"]
