@@ -1,7 +1,7 @@
 """HTTP to a broker, for its clients: TLS to exactly the one that is meant, bounded answers, refusals as errors.
 
-No request is sent before the broker's key has been compared, on every connection: the standard library, used so that
-an enclave has little to load, connects anew by itself when the other side has hung up.
+No request is sent before the broker's key has been compared, on every connection. The standard library does the
+rest, so that an enclave has little to load; it connects anew by itself when the other side has hung up.
 
 Threading: a connection is for one thread.
 """
