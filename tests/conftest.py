@@ -23,7 +23,7 @@ settings.register_profile(
 settings.register_profile("thorough", parent=settings.get_profile("quick"), max_examples=1000)
 settings.load_profile("quick")
 
-_GRACE = 2.0  # seconds that a thread may take to end after its owner was closed
+_GRACE = 10.0  # seconds that a thread may take to end after its owner was closed
 
 
 def pytest_configure(config: pytest.Config) -> None:
