@@ -129,7 +129,8 @@ def _check_environment(contract: Contract) -> None:
                 f"the environment variable {name} can load code that nobody agreed on",
                 "leave it out; the script can do what it needs by itself",
             )
-    folders = [entry.path for entry in contract.inputs.values()] + [entry.path for entry in contract.outputs.values()]
+    inputs, outputs = contract.inputs.values(), contract.outputs.values()
+    folders = [*(entry.path for entry in inputs), *(entry.path for entry in outputs)]
     for name in _CODE_BY_PLACE & function.environment.keys():
         for place in function.environment[name].split(":"):
             if not place.startswith("/") or any(_within(os.path.normpath(place), folder) for folder in folders):
