@@ -43,7 +43,7 @@ def results_kept() -> Iterator[None]:
 
 def test_quick_run_measures_everything(env: dict[str, str]) -> None:
     command = [BENCH, "--quick", "--json"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert json.loads((OUTPUT / "bench.json").read_text()) == report
@@ -78,7 +78,7 @@ def test_quick_run_measures_everything(env: dict[str, str]) -> None:
 
 def test_quick_run_of_segment_lengths(env: dict[str, str]) -> None:
     command = [BENCH, "segments", "--quick", "--json"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=550, check=False)
     assert done.returncode == 0, done.stderr
     for row in json.loads(done.stdout).values():
         assert row["65536"]["to_64_kib"] == 1
