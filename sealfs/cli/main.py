@@ -16,6 +16,7 @@ import click
 
 from sealfs import __version__
 from sealfs.errors import SealfsError
+from sealfs.terminal import LineFormatter, escaped
 
 _VERBS = {
     "keygen": "Make an identity and print its public recipient string.",
@@ -112,12 +113,9 @@ def cli(verbose: bool) -> None:
     reads it as ordinary files. URI is s3://BUCKET/PREFIX, file:///FOLDER or a plain path; URI@VERSION names an
     older version. 'sealfs VERB --help' tells more.
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="sealfs: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("sealfs: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -125,7 +123,7 @@ def _fail(message: str, code: int) -> NoReturn:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    click.echo(click.style("sealfs: ", fg="red", bold=True) + message, err=True)
+    click.echo(click.style("sealfs: ", fg="red", bold=True) + escaped(message), err=True)
     sys.exit(code)
 
 

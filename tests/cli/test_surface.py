@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import BIN, PATIENCE, InProcess, Sealfs, python, wait_for
+from commands import BIN, PATIENCE, InProcess, Outcome, Sealfs, objects, python, wait_for
 
 import sealfs as package
 from sealfs.cli.main import cli
@@ -245,3 +245,58 @@ print([name for name in ("boto3", "cryptography", "rich") if name in sys.modules
 """
     done = subprocess.run(python(script), env=process.env, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+NASTY = b"\x1b]0;owned\x07\r\nsealfs: all is well\xe2\x80\xae\xc2\x9b2J"  # title, a line of its own, direction, CSI
+
+
+@pytest.fixture
+def nasty(tmp_path: Path, sealfs: InProcess, source: Path, store: Path) -> Path:
+    """A store with a version whose files have names that no terminal should be shown as they are."""
+    sealfs("push", source, store)
+    (source / os.fsdecode(NASTY)).write_text("content")
+    (source / "link").symlink_to(NASTY)
+    sealfs("push", source, store, "-m", os.fsdecode(NASTY))
+    return store
+
+
+def assert_harmless(outcome: Outcome, lines: int | None = None) -> None:
+    """All that was printed are lines of printable characters."""
+    text = outcome.text + outcome.stderr
+    assert all(line.isprintable() for line in text.split("\n")), text
+    assert "\nsealfs: all is well" not in text
+    assert lines is None or len(outcome.lines) == lines, text
+
+
+def test_names_move_no_cursor(sealfs: InProcess, nasty: Path, process: Sealfs) -> None:
+    for verb, lines in ((["ls"], 5), (["ls", "-R"], 8), (["ls", "-l"], 5), (["diff"], 2), (["log"], 3)):
+        assert_harmless(sealfs(*verb, nasty), lines)
+    assert_harmless(sealfs("stat", nasty, NASTY))
+    assert_harmless(process("cat", nasty, NASTY + b"-not-there", code=3))
+
+
+def test_names_of_damaged_files_move_no_cursor(
+    sealfs: InProcess, process: Sealfs, nasty: Path, tmp_path: Path
+) -> None:
+    for pack in objects(nasty, "packs"):
+        data = bytearray(pack.read_bytes())
+        data[-1] ^= 1
+        pack.write_bytes(data)
+    for words in (["verify", nasty], ["pull", nasty, tmp_path / "pulled", NASTY], ["cat", nasty, NASTY]):
+        outcome = process(*words, code=5)
+        assert_harmless(outcome)
+        assert "owned" in outcome.text + outcome.stderr
+
+
+def test_what_runs_in_the_way_of_a_damaged_file_moves_no_cursor(
+    process: Sealfs, nasty: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (pack,) = objects(nasty, "packs")[1:] or objects(nasty, "packs")
+    pack.write_bytes(pack.read_bytes()[:-1])
+    read_it = "import os, sys; open(os.path.join(os.fsencode(sys.argv[1]), bytes.fromhex(sys.argv[2]))).read()"
+    outcome = process("run", "--data", f"{nasty}:{data}", "--", *python(read_it, data, NASTY.hex()), code=None)
+    assert outcome.code in {5, 85}
+    assert "owned" in outcome.stderr
+    assert_harmless(outcome)
