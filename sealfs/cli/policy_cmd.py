@@ -68,7 +68,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)
     except OSError as error:
-        raise LocalIOError(f"cannot read {path}: {error.strerror}") from None
+        raise LocalIOError(f"cannot read {path}: {error.strerror}", "check the file's name and mode") from None
     if len(data) > _MAX_FILE:
         raise UsageError(f"{path} is too big to be that")
     return data

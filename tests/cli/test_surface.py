@@ -174,20 +174,31 @@ def test_broken_pipe(process: Sealfs, source: Path, store: Path) -> None:
         assert done.stdout.splitlines()[-1].endswith("141"), words
 
 
-def test_output_that_cannot_be_written(process: Sealfs, pushed: Path) -> None:
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [BIN / "sealfs", "cat", pushed, "labels.csv"],
-            env=process.env,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    assert done.returncode not in {0, 120}
-    assert "No space left" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("verb", ["cat {} labels.csv", "ls {}", "stat {} --json", "verify {}", "--help", "doctor"])
+def test_output_that_cannot_be_written(process: Sealfs, pushed: Path, verb: str) -> None:
+    done = in_bash(process, f"sealfs {verb.format(pushed)} > /dev/full")
+    assert done.returncode == 9
+    (line,) = [line for line in done.stderr.splitlines() if "first use of" not in line]
+    assert line == (
+        "sealfs: cannot write to standard output: No space left on device; make room, or write it elsewhere"
+    )
+
+
+def test_complaints_that_cannot_be_written_leave_the_exit_code(process: Sealfs, tmp_path: Path) -> None:
+    for where in ("2> /dev/full", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        assert in_bash(process, f"sealfs ls {tmp_path / 'nothing'} {where}").returncode == 3, where
+
+
+def test_output_that_nobody_wants(process: Sealfs, pushed: Path) -> None:
+    for where in (">&-", "<&- >&-"):
+        done = in_bash(process, f"sealfs ls {pushed} {where}")
+        assert (done.returncode, done.stderr) == (0, ""), where
+
+
+def in_bash(process: Sealfs, line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", line], env=process.env, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 def interrupted(process: Sealfs, words: tuple[object, ...], where: Path, log: Path) -> int:

@@ -308,6 +308,31 @@ def test_a_block_file_that_something_happened_to_is_fetched_again(
     source.close()
 
 
+def test_what_others_leave_in_the_folder_stops_nobody_and_is_not_written_through(
+    distant: Distant, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    flat = NAME.replace("/", "_")
+    folder = tmp_path / "cache" / flat[-2:]
+    folder.mkdir(parents=True)
+    (folder / f"{flat}.²").write_text("a digit, but no number")
+    (folder / f"{flat}.0").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / f"{flat}.1")
+    (folder / f"{flat}.2.tmp").symlink_to(victim)
+    (folder / f"{flat}.3").mkdir()
+    blocks = DiskBlocks(tmp_path / "cache", 50 * BLOCK)
+    assert blocks.size == 0
+    source = BlockCache(distant, blocks)
+    assert fetch(source, 0, 4 * BLOCK) == DATA[: 4 * BLOCK]
+    eventually(lambda: not source._flying)
+    os.unlink(folder / f"{flat}.1")
+    os.mkfifo(folder / f"{flat}.1")  # in place of one that is known
+    assert fetch(source, 0, 4 * BLOCK) == DATA[: 4 * BLOCK]
+    assert victim.read_text() == "precious"
+    source.close()
+
+
 def test_a_full_disk_is_done_without(distant: Distant, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "cache"
     blocks = DiskBlocks(folder, 5 * BLOCK)
