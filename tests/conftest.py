@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -34,6 +35,10 @@ _GRACE = 10.0  # seconds that a thread may take to end after its owner was close
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "error_logs: this test provokes log records of level ERROR or CRITICAL")
+    if (
+        signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ):  # as in a shell's background; what tests start inherits it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -28,7 +28,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from threading import TIMEOUT_MAX
 
-from sealfs.attestation.evidence import EvidenceProvider, detect
+from sealfs.attestation.detect import detect
+from sealfs.attestation.evidence import EvidenceProvider
 from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
 from sealfs.broker.address import BrokerAddress

@@ -93,24 +93,6 @@ def test_malformed(shared: Broker, path: str, body: bytes) -> None:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS"]),
-    path=st.sampled_from(
-        [*POSTS, f"{RESOURCE_PATH}/owner/" + "0" * 32 + "/latest", "/healthz", "/metrics", "/", "/x"]
-    ),
-    body=st.binary(max_size=300),
-    cookie=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60),
-    bearer=st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60),
-)
-def test_whatever_is_sent_is_answered(
-    shared: Broker, method: str, path: str, body: bytes, cookie: str, bearer: str
-) -> None:
-    headers = {"Cookie": f"kbs-session-id={cookie}", "Authorization": f"Bearer {bearer}"}
-    status, _ = ask(shared, method, path, body, **headers)
-    assert status < 500
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.binary(min_size=1, max_size=400))
 def test_what_is_no_http(shared: Broker, data: bytes) -> None:
     with raw(shared) as connection:
