@@ -105,6 +105,25 @@ def test_withdrawn_and_replayed(world: World) -> None:
         ask(world, "bank-a", task.contract)
 
 
+def test_withdrawn_however_much_others_have_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One party fills the list of statements, so that nobody can take anything back."""
+    monkeypatch.setattr("sealfs.contracts.task.MAX_STATEMENTS", 10)
+    task = world.approved()
+    flooded, now = task, datetime.now(UTC)
+    while len(flooded.statements) < 10:
+        flooded = flooded.approve(world["model-co"].identity, now, f"word {len(flooded.statements)}")
+    world.bring(flooded)
+    withdrawn = task.withdraw(world["bank-b"].identity, now).withdraw(world["bank-b"].identity, now, "again")
+    assert len(withdrawn.ends) == 1
+    known = world.known_to("bank-a", withdrawn)
+    assert list(known.withdrawals) == ["bank-b"]
+    with pytest.raises(KeyRefusedError, match="'bank-b' withdrew"):
+        ask(world, "bank-a", task.contract)
+    world.bring(flooded, "bank-a")  # what is known already needs no room
+    with pytest.raises(KeyRefusedError, match="too much was said"):
+        world.bring(task.approve(world["bank-b"].identity, now, "one more"), "bank-a")
+
+
 def test_canceled(world: World) -> None:
     task = world.approved()
     world.bring(task.cancel(world["bank-a"].identity, datetime.now(UTC)))
