@@ -23,7 +23,7 @@ from sealfs.contracts.lock import Lock, is_locked
 from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import Task
 from sealfs.contracts.vouching import vouch
-from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, UsageError
+from sealfs.errors import ContractError, KeyAccessError, SealfsError, UsageError
 from sealfs.keys import Identity, Signer
 from sealfs.opening import open_view
 from sealfs.pull import Pull
@@ -46,7 +46,7 @@ def sync(path: Path, identity: Identity) -> Task:
             if name == own:
                 bring(BrokerMember(address, identity), task)
             task = exchange(address, task)
-        except (KeyRefusedError, BrokerError) as error:
+        except SealfsError as error:  # it may be hostile: what one answers keeps nobody from the others
             note(f"{name}: {error.message}")
     return change_task(path, lambda known: known.merged(task))
 
