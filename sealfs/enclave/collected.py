@@ -30,7 +30,7 @@ _FORMAT = 2
 _HASH_STEP = 1 << 20
 
 # Of the machine or the moment, not of the workload; Gramine and Occlum have their own.
-_NEVER = ("/proc/*", "/sys/*", "/dev/*", "/run/*", "/etc/ld.so.cache")
+_NEVER = ("/proc/*", "/sys/*", "/dev/*", "/run/*", "/etc/ld.so.cache", "/etc/resolv.conf")
 _CALL = re.compile(
     r"(?P<call>open|openat|execve)\((?:AT_FDCWD<(?P<cwd>[^>]*)>, |\d+<(?P<folder>[^>]*)>, )?"
     r'"(?P<path>(?:[^"\\]|\\.)*)"'

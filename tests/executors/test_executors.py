@@ -242,6 +242,12 @@ def test_gramine_manifest_lets_nothing_else_in(job: Job) -> None:
     assert environment["OMP_NUM_THREADS"] == "4"
 
 
+@pytest.mark.parametrize(("keys", "asks"), [("identity", False), ("attested", True), ("runner", True)])
+def test_gramine_looks_names_up_for_who_asks_brokers_only(job: Job, keys: KeyKind, asks: bool) -> None:
+    made = manifest(replace(job, keys=keys))
+    assert made["sys"].get("enable_extra_runtime_domain_names_conf", False) is asks
+
+
 def test_without_results_nothing_can_be_written(job: Job) -> None:
     made = manifest(replace(job, output=None))
     assert made["sgx"]["allowed_files"] == ["file:ciphertext/0/", "file:ciphertext/1/"]
