@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sealfs.attestation.collateral import CollateralFolder
+from sealfs.attestation.revocation import RevocationFolder
 from sealfs.attestation.verify import Verifier
 from sealfs.broker.address import BrokerAddress
 from sealfs.broker.exchange import bring, exchange
@@ -136,7 +137,8 @@ def _named(places: Iterable[str], known: Iterable[str]) -> Iterable[tuple[str, s
 @click.option("--accept-runner", "runners", multiple=True, type=SignerParameter(),
               help="With --verify: a runner whose signature you believe (L2).")  # fmt: skip
 @click.option("--collateral", type=click.Path(path_type=Path), metavar="DIR",
-              help="With --verify: Intel's collateral [default: $XDG_CACHE_HOME/sealfs/collateral].")  # fmt: skip
+              help="With --verify: Intel's collateral and AMD's revocation lists "
+              "[default: $XDG_CACHE_HOME/sealfs/collateral].")  # fmt: skip
 @click.option(
     "--pccs", metavar="URL", help="With --verify: a caching service to fetch it from, if it is not there."
 )
@@ -159,8 +161,13 @@ def results_command(
     and the evidence that the owners' brokers were shown. A result that does not fit its contract is refused.
     """
     task = load_task(path)
-    source = CollateralFolder(collateral or cache_directory() / "collateral", pccs)
-    verifier = Verifier(runners=runners, collateral=source, allow_sample=True)
+    said = collateral or cache_directory() / "collateral"
+    verifier = Verifier(
+        runners=runners,
+        collateral=CollateralFolder(said, pccs),
+        amd_revocations=RevocationFolder(said),
+        allow_sample=True,
+    )
     found = [(run, output) for run in task.runs.values() for output in _outputs_of(task, run.id)]
     found = [(run, output) for run, output in found if only_run is None or run.id.startswith(only_run)]
     described = []

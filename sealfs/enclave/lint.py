@@ -320,6 +320,12 @@ class _Linter:
         if self._get("sys.enable_sigterm_injection", False):
             why = "the host chooses when the program is told to end; it could also just kill it"
             yield self._finding("note", "sys.enable_sigterm_injection", why)
+        if self._get("sys.enable_extra_runtime_domain_names_conf", False):
+            why = (
+                "the host chooses which address a name stands for, which nobody believes: a broker is known by its "
+                "TLS key, or by a certificate authority where its address has no '#sha256:...'"
+            )
+            yield self._finding("note", "sys.enable_extra_runtime_domain_names_conf", why)
         if "--out-log" not in self._launcher_words():
             why = "what the program prints, the host reads: losses, names in tracebacks"
             yield self._finding("note", PLAIN_OUTPUT, why, "loader.argv")

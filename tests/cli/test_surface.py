@@ -244,7 +244,7 @@ def test_internal_errors_are_one_line_too(sealfs: InProcess, pushed: Path, monke
     def fail(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("sealfs.cli.ls_cmd.open_identity", fail)
+    monkeypatch.setattr("sealfs.cli.ls_cmd.opened_at", fail)
     complaint = sealfs("ls", pushed, code=1).complaint
     assert "internal error: ZeroDivisionError: oops; SEALFS_DEBUG=1 shows where" in complaint
 

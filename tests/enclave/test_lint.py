@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from sealfs.attestation.levels import Level
 from sealfs.enclave.lint import Finding, lint, worst
+from sealfs.enclave.registration import register
 from sealfs.errors import UsageError
 
 CLEAN = """\
@@ -31,6 +33,15 @@ def found(text: str, what: str) -> Finding:
     matching = [finding for finding in lint(text) if finding.what == what]
     assert len(matching) == 1, lint(text)
     return matching[0]
+
+
+def test_names_that_the_host_explains() -> None:
+    """Known by its key, a broker can have a name at every level."""
+    text = CLEAN + "sys.enable_extra_runtime_domain_names_conf = true\n"
+    finding = found(text, "sys.enable_extra_runtime_domain_names_conf")
+    assert (finding.level, finding.line) == ("note", len(text.splitlines()))
+    assert "known by its TLS key" in finding.why
+    assert register("ab" * 32, lint(text)).level is Level.L5
 
 
 def test_nothing_to_say_about_a_clean_one() -> None:
