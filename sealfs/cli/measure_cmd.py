@@ -98,22 +98,26 @@ def command(
 
     With --contract the enclave carries out contracts whose script loads what COMMAND loads: which one, on whose
     data and for whom is said when it starts, and no key is released unless all owners have signed exactly that.
+    For a rehearsal say --keys runner as well; contracts that run natively can then be measured, too (--executor
+    native), although nothing but the runner's word says that this is what runs.
 
     A broker releases keys to an enclave only if its owner has registered the measurement: --register does, with the
     highest level that the manifest may serve: L5 if the linter finds nothing but notes, L4 with warnings, L1 with
     errors, and L2, a rehearsal, without SGX.
     """
     chosen = find_executor(executor)
-    if not chosen.is_enclave:
+    if not chosen.is_enclave and not contract:
         raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
     output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
-    if contract and executor.replace("_", "-") not in {"gramine-sgx", "gramine-direct"}:
+    if contract and executor.replace("_", "-") not in {"gramine-sgx", "gramine-direct", "native"}:
         raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
     if contract and (data or out or test_keys or broker):
         raise UsageError("a contract says what is read and written, and who is asked", "leave that out here")
+    if contract and kind == "identity":
+        kind = "attested"  # nobody's identity opens what several own
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
     job = replace(job, contract=contract)
     for mount in job.datasets:
@@ -182,9 +186,7 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
 
 
 def _check_unchanged(collected: Collected) -> None:
-    now = {file.path: file.sha256 for file in Collected.here((f.path for f in collected.files), 1, "1G").files}
-    changed = [file.path for file in collected.files if now[file.path] != file.sha256]
-    if changed:
+    if changed := collected.changed():
         raise ExecutorError(
             f"{len(changed)} files differ from what was collected, {changed[0]} for one",
             "collect again, without --again, if that is meant to be",
@@ -202,6 +204,7 @@ def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool
     if as_json:
         document: dict[str, Any] = {
             "mrenclave": measured.mrenclave,
+            "manifest": measured.manifest,
             "trusted_files": len(collected.files),
             "files": [FILE_NAME, *measured.files],
             "commands": [list(step) for step in measured.commands],
@@ -213,3 +216,5 @@ def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool
     note(f"{len(collected.files)} files are trusted; wrote {', '.join((FILE_NAME, *measured.files))} to {enclave}")
     if measured.mrenclave is not None:
         click.echo(f"MRENCLAVE {measured.mrenclave}")
+    elif measured.manifest is not None:
+        click.echo(f"manifest SHA-256 {measured.manifest}")

@@ -124,6 +124,15 @@ class Collected:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ExecutorError(f"{folder / FILE_NAME} cannot be used: {error}", hint) from None
 
+    def changed(self) -> list[str]:
+        """Return the files that are not what they were when they were collected.
+
+        Raises:
+            LocalIOError: One can't be read any more.
+        """
+        now = hashed(file.path for file in self.files)
+        return [file.path for file, found in zip(self.files, now, strict=True) if file != found]
+
 
 def collect(
     command: Sequence[str],
