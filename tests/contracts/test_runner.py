@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import Sealfs
 
 from contracts.test_run import Operator
 from contracts.world import World, three_brokers
@@ -16,6 +17,7 @@ from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
 from sealfs.attestation.runner import RunnerProvider
 from sealfs.attestation.verify import Verifier
+from sealfs.contracts.files import save_new_task
 from sealfs.contracts.task import State
 from sealfs.contracts.vouching import vouch
 from sealfs.enclave.attach import LIBRARY
@@ -87,6 +89,29 @@ def test_carried_out_by_a_runners_word(rehearsal: Rehearsal, capfd: pytest.Captu
     assert vouch(provenance, contract, Verifier(runners=[rehearsal.runner.signer], allow_sample=True)).is_vouched
     with pytest.raises(TrustError, match="not enrolled"):
         vouch(provenance, contract, Verifier(allow_sample=True))
+
+
+def test_from_the_command_line(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    """What a run prints, where a contract shows it to the host, does not get between the lines of the report."""
+    world = rehearsal.world
+    agreed = world.contract(policy=rehearsal.policy, stdout="host")
+    path = tmp_path / "agreed.task"
+    save_new_task(path, world.approved(agreed))
+    cloud = Sealfs(tmp_path / "cloud", world["cloud"].identity)
+    rehearsal.runner.save(tmp_path / "runner")
+    words = ["task", "run", path, "--results", tmp_path / "results", "--script", world.script, "--json"]
+    alone = cloud(*words, "--runner", tmp_path / "runner", code=2)
+    assert "name both: --runner FILE --enclave DIR" in alone.stderr
+    ended = cloud(*words, "--runner", tmp_path / "runner", "--enclave", rehearsal.enclave)
+    assert list(ended.json["results"]) == ["model"]
+    assert (
+        "L2: a rehearsal: an enrolled runner signs which manifest it runs, and nothing protects it" in ended.stderr
+    )
+    assert "trained on 2 files; setting agreed" in ended.stderr
+    bank = Sealfs(tmp_path / "bank-a", world["bank-a"].identity)
+    public = rehearsal.runner.signer
+    found = bank("task", "results", path, "--verify", "--accept-runner", public, "--json").json
+    assert [(result["level"], result["vouched_for"]) for result in found] == [("L2", True)]
 
 
 def test_a_runner_that_is_not_enrolled(rehearsal: Rehearsal, capfd: pytest.CaptureFixture[str]) -> None:
