@@ -165,7 +165,10 @@ class Run:
         dataset = self._open_dataset(data)
         plaintext = not self._executor.is_enclave and not self._job.preload
         keys = self._keys.keys(dataset) if isinstance(self._keys, KeySource) and plaintext else None
-        return dataset, how_to_open(dataset, keys, CacheSettings())
+        settings = CacheSettings()
+        if plaintext and self._job.cache_memory is not None:
+            settings = replace(settings, memory_size=self._job.cache_memory)
+        return dataset, how_to_open(dataset, keys, settings)
 
     @contextmanager
     def _sealing(self) -> Iterator[Callable[[int], int]]:

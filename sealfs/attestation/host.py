@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from sealfs.attestation.collateral import CollateralFolder
-from sealfs.attestation.evidence import detect
+from sealfs.attestation.detect import detect
 
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 _TIMEX_SIZE = 208  # bytes of struct timex on 64-bit Linux

@@ -22,9 +22,10 @@ DOCUMENTED = "0.1.1"
 DEPLOYED = "0.4.0"
 VERSIONS = (DOCUMENTED, DEPLOYED)
 COOKIE = "kbs-session-id"
-AUTH_PATH = "/kbs/v0/auth"
-ATTEST_PATH = "/kbs/v0/attest"
-RESOURCE_PATH = "/kbs/v0/resource"
+PREFIX = "/kbs/v0"
+AUTH_PATH = f"{PREFIX}/auth"
+ATTEST_PATH = f"{PREFIX}/attest"
+RESOURCE_PATH = f"{PREFIX}/resource"
 LATEST = "latest"
 
 MAX_REQUEST_SIZE = 16 << 10

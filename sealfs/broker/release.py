@@ -276,17 +276,18 @@ class Releases:
             EvidenceError: None.
         """
         runtime = attestation.runtime
-        named = runtime.extra.get("broker")
-        if named is None and not self._accept_unbound:
+        if "broker" in runtime.extra:
+            named = runtime.extra["broker"]
+            if not (isinstance(named, str) and hmac.compare_digest(named.encode(), self._identity.encode())):
+                raise EvidenceError(
+                    "the evidence was made for another broker", "ask that one, or check the address"
+                )
+        elif not self._accept_unbound:
             raise EvidenceError(
                 "the evidence names no broker", f'bind it to this one: "broker": "{self._identity}"'
             )
-        if named is not None and not (
-            isinstance(named, str) and hmac.compare_digest(named.encode(), self._identity.encode())
-        ):
-            raise EvidenceError("the evidence was made for another broker", "ask that one, or check the address")
         bound = runtime.extra.get("bound")
-        if bound is not None and not (isinstance(bound, str) and _BOUND.fullmatch(bound)):
+        if "bound" in runtime.extra and not (isinstance(bound, str) and _BOUND.fullmatch(bound)):
             raise EvidenceError("what the evidence is bound to besides is no digest", "send it as hex digits")
         try:
             report_data = bound_data(version, runtime).report_data()

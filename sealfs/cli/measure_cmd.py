@@ -76,6 +76,7 @@ def command(
     recipients: tuple[Recipient, ...],
     out_interval: float,
     out_log: str | None,
+    cache_memory: int | None,
     enclave: Path,
     trial: str | None,
     contract: bool,
@@ -114,12 +115,12 @@ def command(
     kind: KeyKind = "test-keys" if test_keys else keys_from
     if contract and executor.replace("_", "-") not in {"gramine-sgx", "gramine-direct", "native"}:
         raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
-    if contract and (data or out or test_keys or broker):
+    if contract and (data or out or test_keys or broker or cache_memory is not None):
         raise UsageError("a contract says what is read and written, and who is asked", "leave that out here")
     if contract and kind == "identity":
         kind = "attested"  # nobody's identity opens what several own
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
-    job = replace(job, contract=contract)
+    job = replace(job, contract=contract, cache_memory=cache_memory)
     for mount in job.datasets:
         if mount.signer is None:
             raise UsageError(

@@ -16,6 +16,7 @@ from sealfs.cli.common import (
     Command,
     RecipientParameter,
     SignerParameter,
+    SizeParameter,
     identity_option,
     note,
     open_dataset,
@@ -92,6 +93,9 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str |
 def job_options(command: Command) -> Command:
     """Add the options that say what a run reads and writes, and where it runs."""
     for option in (
+        click.option("--cache-memory", type=SizeParameter(), metavar="SIZE",
+                     help="Decrypted data that is kept in memory: of each dataset, in each process "
+                     "[default: 256M; in an enclave 64M]."),
         click.option("--out-interval", type=click.FloatRange(min=0.1), default=DEFAULT_INTERVAL, show_default=True,
                      metavar="SECONDS", help="How often results are sealed; a crash loses no more than that."),
         click.option("--out-log", metavar="NAME", callback=_check_name,
@@ -145,6 +149,7 @@ def command(
     recipients: tuple[Recipient, ...],
     out_interval: float,
     out_log: str | None,
+    cache_memory: int | None,
     enclave: Path | None,
     runner: Path | None,
     dry_run: bool,
@@ -213,6 +218,7 @@ def command(
     output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, attach, enclave)
+    job = replace(job, cache_memory=cache_memory)
     if dry_run:
         _print(job, chosen)
         return 0

@@ -31,6 +31,7 @@ from sealfs.pull import Pull
 from sealfs.store.address import open_store
 from sealfs.tasks.inside import LOCK
 from sealfs.tasks.outside import TaskRun, get_beside, load_provenance, open_result
+from sealfs.terminal import escaped
 from sealfs.xdg import cache_directory
 
 
@@ -199,7 +200,7 @@ def results_command(
     for entry in described:
         click.echo(f"run {str(entry['run'])[:8]}  {entry['output']}  {entry['level']}  {entry['address']}")
         for line in entry.get("why", []):  # type: ignore[attr-defined]
-            click.echo(f"  {line}")
+            click.echo(f"  {escaped(line)}")
         if "files" in entry:
             click.echo(f"  opened to {entry['files']}")
     if not described:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 
-from sealfs.attestation.evidence import EvidenceProvider, detect
+from sealfs.attestation.detect import detect
+from sealfs.attestation.evidence import EvidenceProvider
 from sealfs.attestation.levels import Level
 from sealfs.attestation.runner import RunnerProvider
 from sealfs.broker.address import BrokerAddress

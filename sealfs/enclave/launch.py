@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apply_defaults()
         source = _key_source(options) if datasets else None
         if source is not None:
-            attach_all(datasets, source, Settings(options.cache, real_files=options.real_files))
+            attach_all(datasets, source, Settings(options.cache_memory, real_files=options.real_files))
         if output is not None:
             _run_with_results(options.program, output, source)
             return
@@ -93,7 +93,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="a file among the results for what the script prints, and nobody else sees",
     )
     add("--out-interval", type=float, default=DEFAULT_INTERVAL, metavar="SECONDS", help="between two snapshots")
-    add("--cache", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep in memory")
+    add("--cache-memory", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep of each dataset")
     add("--real-files", action="store_true", help="always give out files of the kernel")
     add("program", nargs=argparse.REMAINDER, help="-- script.py or program, and its arguments")
     options = parser.parse_args(arguments)

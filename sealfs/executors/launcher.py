@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sealfs.enclave.launch import is_script
 from sealfs.errors import ExecutorError
 from sealfs.executors.base import Job
+from sealfs.opening import CacheSettings
 from sealfs.placement import Output
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
 
 def native_command(job: Job) -> Sequence[str]:
     """Return the command line that runs a job natively; the keys come by descriptor `SECRETS_FD`."""
+    if job.cache_memory is None:
+        job = replace(job, cache_memory=CacheSettings().memory_size)  # as a mount; enclaves have less to give
     return [sys.executable, "-m", LAUNCHER, *_data(job, SECRETS_FD), "--", *job.command]
 
 
@@ -81,6 +84,8 @@ def _data(job: Job, descriptor: int) -> list[str]:
         words = [options[job.keys], str(descriptor)]
     if job.broker is not None:
         words += ["--broker", job.broker]
+    if job.cache_memory is not None:
+        words += ["--cache-memory", str(job.cache_memory)]
     for data in job.datasets:
         words += ["--data", str(data)]
         if data.signer is not None:

@@ -296,6 +296,10 @@ def test_a_forged_approval_is_carried_by_no_broker(world: World) -> None:
 
     with Connection(broker.address) as connection, pytest.raises(ProblemError, match="not signed by the key"):
         connection.ask("POST", f"{CONTRACT_PATH}/{task.contract.digest}", canonical(forged))
+    with pytest.raises(KeyRefusedError, match="not signed by the key"):  # nor if a member brings it
+        broker.member(world["bank-a"].identity).call("contract", {"task": forged})
+    with Connection(broker.address) as connection, pytest.raises(ProblemError, match="about another contract"):
+        connection.ask("POST", f"{CONTRACT_PATH}/{'00' * 32}", task.to_bytes())
     assert world.known_to("bank-a", task).missing == ("bank-b",)
 
 

@@ -399,3 +399,15 @@ def test_where_keys_come_from_is_measured(keys: KeyKind, words: list[str], job: 
         launch = command.index("sealfs.enclave.launch")
         assert command[launch + 1 : launch + 1 + len(words)] == words
         assert (asked in command) == (broker is not None)
+
+
+def test_memory_for_decrypted_data(job: Job) -> None:
+    """As asked for; else as much as a mount takes, but in an enclave the library's own, smaller, limit."""
+    assert job.enclave
+    native, collected, option = find_executor("native"), Collected.load(job.enclave), "--cache-memory"
+    for asked in (replace(job, cache_memory=1 << 20), replace(job, cache_memory=0)):
+        for command in (list(native.command(asked)), list(enclave_command(asked, collected))):
+            assert command[command.index(option) + 1] == str(asked.cache_memory)
+    command = list(native.command(job))
+    assert command[command.index(option) + 1] == str(256 << 20)
+    assert option not in enclave_command(job, collected)

@@ -23,7 +23,7 @@ def walked_through(folder: Path, *options: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=1000,
+        timeout=550,
         check=False,
     )
     assert done.returncode == 0, done.stdout
