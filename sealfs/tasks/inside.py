@@ -44,6 +44,7 @@ from sealfs.enclave.launch import preload_and_restart
 from sealfs.enclave.memory import memory_folder
 from sealfs.enclave.output import OutputSealer, end_like_a_program
 from sealfs.enclave.printing import print_to, say
+from sealfs.enclave.shellouts import answer_shell_outs
 from sealfs.errors import ContractError, LocalIOError, SealfsError, UsageError
 from sealfs.keys import Identity, Recipient
 from sealfs.store.local import LocalStore
@@ -279,6 +280,7 @@ def _run_script(contract: Contract, script: bytes, name: str, folders: Sequence[
         del sys.path[0]  # what lies beside the script was not agreed on
     if contract.stdout != "host":
         print_to(folders[0] / PRINTED if contract.stdout == "sealed" else Path(os.devnull))
+    answer_shell_outs()
     code = 0
     try:
         exec(compile(script, name, "exec"), module.__dict__)  # noqa: S102 - that is what was agreed

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -109,13 +110,24 @@ class World:
     def runner(self) -> Path:
         return self["cloud"].identity_path
 
-    def measure(self, owner: str, *options: object) -> Outcome:
-        """Measure what the model company's script loads, on samples; each owner tells its own broker."""
-        plain = self.folder / "plain-model-co"
+    def measure(self, script: Path, *arguments: object) -> str:
+        """Have every owner measure what a script loads, and tell its broker; returns what they demand."""
         job = ["--executor", "gramine-direct", "--contract", "--keys", "runner", "--enclave", self.enclave]
-        job += ["--exclude", f"{self.folder}/*", *options]
-        command = [sys.executable, plain / "train.py", self.folder / "plain-bank-a", self.folder / "samples-out"]
-        return self[owner]("measure", *job, "--", *command, timeout=600)
+        job += ["--exclude", f"{self.folder}/*"]
+        for name, url in self.brokers.items():
+            again = ["--again"] if name != OWNERS[0] else []
+            command = ["--register", url, *again, "--", sys.executable, script, *arguments]
+            said = self[name]("measure", *job, *command, timeout=600)
+            assert "it may serve L2" in said.stderr
+            assert said.text.endswith(f"manifest SHA-256 {manifest_digest(self.enclave)}\n")
+        return rehearsal(manifest_digest(self.enclave))
+
+    def push(self, owner: str, plain: Path, store: str, demanded: str) -> None:
+        """Seal a folder, for contracts only."""
+        policy = self.folder / "policy.toml"
+        policy.write_text("contract = true\n" + demanded)
+        broker = ("--broker", self.brokers[owner], "--policy", policy)
+        self[owner]("push", plain, self.folder / store, *broker)
 
     def drafted(self, name: str, change: Callable[[str], str] = lambda draft: draft) -> Path:
         """Write a contract down; returns the task's file."""
@@ -145,7 +157,7 @@ class World:
     def run(self, task: Path, *options: object, code: int | None = 4, **more: Any) -> Outcome:
         """Run a contract in Gramine, as its operator."""
         words = ["--results", self.folder / "results", "--enclave", self.enclave, "--runner", self.runner]
-        return self["cloud"]("task", "run", task, *words, *options, code=code, timeout=300, **more)
+        return self["cloud"]("task", "run", task, *words, *options, code=code, timeout=900, **more)
 
     def last_decision(self, owner: str) -> str:
         """What an owner's broker has decided last, of releasing keys."""
@@ -174,17 +186,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         for name in OWNERS:
             brokers[name] = stack.enter_context(broker_started(parties[name], parties[name].home, "--name", name))
         made = World(folder, parties, brokers, folder / "enclave")
+        samples = (folder / "plain-bank-a", folder / "samples-out")
+        demanded = made.measure(folder / "plain-model-co" / "train.py", *samples)
         for name, url in brokers.items():
-            again = ["--again"] if name != OWNERS[0] else []
-            said = made.measure(name, *again, "--register", url)
-            assert "it may serve L2" in said.stderr
-            assert said.text == f"manifest SHA-256 {manifest_digest(made.enclave)}\n"
             parties[name]("broker", "enrol", "runner", "node-1", folder / "cloud.pub", "--broker", url)
-        policy = folder / "policy.toml"
-        policy.write_text("contract = true\n" + rehearsal(manifest_digest(made.enclave)))
-        for name, url in brokers.items():
-            store = folder / f"store-{name}"
-            parties[name]("push", folder / f"plain-{name}", store, "--broker", url, "--policy", policy)
+            made.push(name, folder / f"plain-{name}", f"store-{name}", demanded)
         yield made
 
 
@@ -339,3 +345,41 @@ def test_damage_in_one_owners_store_ends_the_run(world: World) -> None:
     ended = world.run(world.signed(world.drafted("damaged")), "--at", f"loans-b={store}", code=INTEGRITY_EXIT)
     assert "data turned out to be damaged" in ended.stderr
     assert "failed (exit code 85)" in ended.text
+
+
+def of_images(draft: str) -> str:
+    """One owner's images and another's masks, side by side in one folder, for a script that anybody may see."""
+    draft = with_a_plain_script(draft).replace("public.py", "train_segmentation.py")
+    draft = draft.replace('prefix = "a_"\n', "").replace('prefix = "b_"\n', "")
+    draft = draft.replace("store-bank-a", "store-images").replace("store-bank-b", "store-masks")
+    draft = draft.replace('votes = 2\nvoters = ["bank-a", "bank-b", "model-co"]\n', "")
+    draft = draft.replace('"/data", "/out"', '"/data", "--epochs", "1", "--workers", "0", "--save", "/out/saved"')
+    return draft.replace("max_size = 100_000", "max_size = 100_000_000")
+
+
+def test_an_unmodified_paddle_script_on_two_owners_data(world: World) -> None:
+    """The losses and weights of the plain run, to the last digit."""
+    examples = Path(__file__).parents[2] / "examples"
+    plain = world.folder / "plain-eyes"
+    make = [sys.executable, examples / "make_vessels.py", plain, "--count", "4", "--size", "32"]
+    subprocess.run(make, check=True, capture_output=True)
+    script = world.folder / "train_segmentation.py"
+    shutil.copy(examples / script.name, script)
+    options = ["--epochs", "1", "--workers", "0", "--save"]
+    command = [sys.executable, script, plain, *options, world.folder / "saved"]
+    expected = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    paddle = replace(world, enclave=world.folder / "enclave-paddle")
+    demanded = paddle.measure(script, plain, *options, world.folder / "saved-again")
+    for owner, part in (("bank-a", "images"), ("bank-b", "masks")):
+        top = world.folder / f"plain-{part}"
+        top.mkdir()
+        shutil.move(plain / part, top / part)
+        paddle.push(owner, top, f"store-{part}", demanded)
+    task = paddle.signed(paddle.drafted("images", of_images))
+    run = paddle.run(task, "--script", script, "--json", code=0).json["run"]
+    world["bank-a"]("task", "results", task, "--pull", world.folder / "opened-paddle")
+    opened = world.folder / "opened-paddle" / run[:8] / "model"
+    printed = (opened / "printed.log").read_text().splitlines()
+    assert [line for line in printed if line.startswith(("epoch ", "dice "))] == expected.splitlines()
+    saved = {path.name: path.read_bytes() for path in (world.folder / "saved").iterdir()}
+    assert {path.name: path.read_bytes() for path in (opened / "saved").iterdir()} == saved
