@@ -115,7 +115,7 @@ class Run:
         if not self._executor.is_enclave and not job.preload:
             yield Workload(command, environment)
             return
-        with _in_memory(self._keys.to_text() if self._keys is not None else "") as secrets:
+        with in_memory(self._keys.to_text() if self._keys is not None else "") as secrets:
             if self._executor.is_enclave:
                 yield Workload(command, environment, str(job.enclave), stdin=secrets)
                 return
@@ -255,7 +255,7 @@ class Run:
 
 
 @contextmanager
-def _in_memory(text: str) -> Iterator[int]:
+def in_memory(text: str) -> Iterator[int]:
     """Yield a descriptor that gives a text, which is on no disk."""
     with open(os.memfd_create("sealfs-secrets"), "w+b", buffering=0) as file:
         file.write(text.encode())

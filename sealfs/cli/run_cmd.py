@@ -232,7 +232,7 @@ def command(
     if test_keys is not None:
         keys = PresharedKeys.read(test_keys)
     elif data and kind == "runner":
-        keys = _runner_secret(runner, enclave)
+        keys = runner_secret(runner, enclave)
     elif data and not chosen.is_enclave:
         keys = _keys_here(job, own, identity_path, opened)
         job = replace(job, keys="identity" if isinstance(keys, IdentityKeys) else "test-keys", broker=None)
@@ -243,8 +243,14 @@ def command(
     return Run(job, chosen, opened, keys, note, single_writer=single_writer).run()
 
 
-def _runner_secret(runner: Path | None, enclave: Path | None) -> RunnerSecret:
-    """Return what a runner hands to the rehearsal that it starts: itself, and what it knows that it starts."""
+def runner_secret(runner: Path | None, enclave: Path | None) -> RunnerSecret:
+    """Return what a runner hands to the rehearsal that it starts: itself, and what it knows that it starts.
+
+    Raises:
+        UsageError: Not both are named.
+        KeyAccessError: The runner's identity can't be used.
+        ExecutorError: Nothing was measured there.
+    """
     if runner is None or enclave is None:
         raise UsageError(
             "a runner's word is for rehearsals in an enclave's folder", "name both: --runner FILE --enclave DIR"

@@ -16,6 +16,7 @@ from sealfs.broker.address import BrokerAddress
 from sealfs.broker.exchange import bring, exchange
 from sealfs.broker.owner import BrokerMember
 from sealfs.cli.common import Bars, SignerParameter, identity_option, json_option, note, open_identity, print_json
+from sealfs.cli.run_cmd import runner_secret
 from sealfs.cli.task_common import TASK, now, standing
 from sealfs.contracts import plain
 from sealfs.contracts.files import change_task, load_task
@@ -76,6 +77,10 @@ def sync_command(path: Path, identity_path: Path | None, as_json: bool) -> None:
               help="Where an input lies, if it is not where the contract says. Repeatable.")  # fmt: skip
 @click.option("--enclave", type=click.Path(path_type=Path), metavar="DIR",
               help="What 'sealfs measure --contract' filled, for executors with an enclave.")  # fmt: skip
+@click.option("--runner", type=click.Path(path_type=Path), metavar="FILE",
+              help="Identity of an enrolled runner: its word for what is in DIR is the evidence (L2).")  # fmt: skip
+@click.option("--attach", type=click.Choice(["preload", "fuse"]), default="preload", show_default=True,
+              help="How data gets in, natively: inside the process, or by FUSE mounts.")  # fmt: skip
 @click.option("--offline", is_flag=True, help="Do not exchange statements with brokers before and after.")
 @identity_option
 @json_option
@@ -85,6 +90,8 @@ def run_command(
     script: Path | None,
     places: tuple[str, ...],
     enclave: Path | None,
+    runner: Path | None,
+    attach: str,
     offline: bool,
     identity_path: Path | None,
     as_json: bool,
@@ -93,6 +100,12 @@ def run_command(
 
     Nothing that you say here changes what runs: command, environment, data and recipients are the contract's, and
     the brokers release keys to nothing else. The exit code is the script's.
+
+    With --attach fuse also programs that do not call libc read the data, and so does everybody on the machine who
+    may: it is for guests that are protected as a whole (L4), and for rehearsals.
+
+    With --runner an enrolled runner signs for what was measured (sealfs measure --contract --keys runner), natively
+    or under gramine-direct. Nothing else vouches for it: that is a rehearsal, which brokers know as L2.
     """
     identity = open_identity(identity_path)
     if not offline:
@@ -101,7 +114,9 @@ def run_command(
     level = contract.policy.level
     click.echo(click.style(f"sealfs: {level}: {level.meaning}", fg="yellow", bold=True), err=True)
     elsewhere = dict(_named(places, contract.inputs))
-    report = TaskRun(path, identity, results, script, elsewhere, enclave and enclave.absolute(), note).run()
+    enclave = enclave and enclave.absolute()
+    word = runner_secret(runner, enclave) if runner is not None else None
+    report = TaskRun(path, identity, results, script, elsewhere, enclave, note, word, attach).run()
     if not offline:
         sync(path, identity)
     if as_json:

@@ -22,6 +22,7 @@ from sealfs.errors import ExecutorError, UsageError
 from sealfs.placement import DataMount, Output
 
 GROUP = "sealfs.executors"
+MANIFEST = "workload.manifest"  # in the enclave's folder: what is run; a runner signs for its SHA-256
 
 KeyKind = Literal["identity", "test-keys", "attested", "runner"]
 

@@ -41,7 +41,7 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
         ExecutorError: Results of something else than a Python script: whoever writes them has to seal them.
     """
     if job.contract:
-        return [collected.python, "-m", CONTRACTS, "--from", "/ciphertext", "/results"]
+        return [collected.python, "-m", CONTRACTS, "--from", "/ciphertext", "/results", *runner_words(job, 0)]
     inside = tuple(replace(data, address=f"file:///ciphertext/{n}") for n, data in enumerate(job.datasets))
     command = list(job.command)
     if len(command) > 1 and _PYTHON.fullmatch(command[0]) and command[1].endswith(".py"):
@@ -67,6 +67,11 @@ def rehearsal_command(folder: Path, *, by_evidence: bool, contract: bool = False
     also = ["--by-evidence"] if by_evidence or contract else []
     also += [CONTRACTS, "Crypto.Protocol.SecretSharing"] if contract else []
     return [sys.executable, "-m", "sealfs.enclave.rehearsal", str(folder), *also]
+
+
+def runner_words(job: Job, descriptor: int) -> list[str]:
+    """Return what tells who carries out a contract that a runner vouches for it, and which descriptor says so."""
+    return ["--runner-fd", str(descriptor)] if job.keys == "runner" else []
 
 
 def _data(job: Job, descriptor: int) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attestation.hardware import MRENCLAVE, SyntheticProvider
@@ -32,7 +33,7 @@ from sealfs.contracts.task import State, Task
 from sealfs.contracts.vouching import vouch
 from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, TrustError, UsageError
 from sealfs.keys import Identity
-from sealfs.tasks.inside import release
+from sealfs.tasks.release import release
 
 FILES_A, FILES_B = {"1": b"1\n2\n"}, {"1": b"10\n20\n"}
 RUN = "ab" * 16
@@ -304,6 +305,23 @@ def test_one_compromised_broker_gives_away_that_owners_data_only(world: World) -
         world.known_to("bank-a", unapproved).check_approved(datetime.now(UTC))
 
 
+@pytest.mark.parametrize("lie", [{"version": 2}, {"sha256": bytes(32)}], ids=["version", "snapshot"])
+def test_a_compromised_broker_that_releases_something_else_than_agreed(
+    lie: dict[str, Any], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its word does not move a run to other data: inside, what is released is compared with the contract."""
+    honest = BrokerClient.resource
+
+    def resource(self: BrokerClient, owner: str, dataset: bytes, version: int | None = None) -> Released:
+        answer = honest(self, owner, dataset, version)
+        return replace(answer, **lie) if owner == "bank-a" else answer
+
+    monkeypatch.setattr(BrokerClient, "resource", resource)
+    task = world.approved()
+    with pytest.raises(TrustError, match="broker of 'bank-a' releases another version of loans-a than agreed"):
+        release(task.contract, Identity.generate(), RUN, SampleProvider())
+
+
 def test_a_forged_approval_is_carried_by_no_broker(world: World) -> None:
     task = world.approved(but=("bank-b",))
     document = task.to_json()
@@ -418,17 +436,7 @@ def test_a_policy_says_whether_a_contract_is_demanded() -> None:
 def test_a_rehearsal_with_evidence_and_what_vouches_for_its_results(world: World) -> None:
     """L2: an enrolled runner says what it runs, and signs contract and results' key along with it."""
     runner = Identity.generate()
-    measured = {"sealfs-runner": frozenset({"ab" * 32})}
-    policy = Policy(Level.L2, measurements=measured)
-    for owner in ("bank-a", "bank-b"):
-        name = f"loans-{owner[-1]}"
-        world.seal(owner, name, {"2": b"7\n"}, policy=Policy(Level.L2, measurements=measured, contract=True))
-        broker = world[owner].broker
-        assert broker is not None
-        member = broker.member()
-        member.call("enrol", {"kind": "sealfs-runner", "name": "r", "value": str(runner.signer), "revision": 0})
-        member.register(RegisteredManifest("ab" * 32, Level.L2))
-    task = world.approved(world.contract(policy=policy))
+    task = world.approved(world.contract(policy=world.rehearse(runner.signer, "ab" * 32)))
     with pytest.raises(KeyRefusedError, match="needs L2"):
         release(task.contract, Identity.generate(), RUN, SampleProvider())
     with pytest.raises(KeyRefusedError, match="measurement"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -16,7 +17,7 @@ import pytest
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import Collected, LoadedFile
 from sealfs.enclave.lint import lint
-from sealfs.errors import ExecutorError, UsageError
+from sealfs.errors import ExecutorError, SealfsError, UsageError
 from sealfs.executors import base, gramine
 from sealfs.executors.base import Executor, Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
@@ -379,7 +380,30 @@ def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
     assert folders["/results"] == "file:results"
     assert made["sgx"]["allowed_files"] == ["file:ciphertext/", "file:results/"]
     assert made == manifest(replace(contracts, command=("something", "else")))  # one measurement for all contracts
+    assert made == manifest(replace(contracts, keys="attested"))
+    rehearsed = manifest(replace(contracts, keys="runner"))  # where evidence comes from is measured
+    assert rehearsed["loader"]["argv"] == [*made["loader"]["argv"], "--runner-fd", "0"]
     assert {finding.level for finding in lint(rendered(contracts, "gramine-sgx")[RENDERED])} <= {"note", "warning"}
+
+
+def test_what_a_runner_signs_for_natively(job: Job, tmp_path: Path) -> None:
+    """A list of what is loaded, compared before each start; other native runs need no files."""
+    native = find_executor("native")
+    assert native.files(job) == native.files(replace(job, contract=True, enclave=None)) == {}
+    (tmp_path / "train.py").write_text("print(1)")
+    Collected.here([str(tmp_path / "train.py")], 4, "16G").save(tmp_path)
+    contracts = replace(job, datasets=(), output=None, command=(), contract=True, preload=False)
+    listed = json.loads(native.files(contracts)[base.MANIFEST])
+    digest = hashlib.sha256(b"print(1)").hexdigest()
+    assert listed["files"] == {str(tmp_path / "train.py"): digest}
+    assert listed["argv"][1:] == ["-m", "sealfs.tasks.inside"]
+    native.check(contracts)
+    (tmp_path / "train.py").write_text("print(2)")
+    with pytest.raises(ExecutorError, match=r"1 files differ from what was measured, .*train\.py"):
+        native.check(contracts)
+    (tmp_path / "train.py").unlink()
+    with pytest.raises(SealfsError, match="cannot read"):
+        native.check(contracts)
 
 
 @pytest.mark.parametrize(
