@@ -30,7 +30,7 @@ from sealfs.broker.wrapping import Vault
 from sealfs.contracts.task import Task
 from sealfs.dataset.keyring import MAX_EPOCHS, DatasetKeys
 from sealfs.dataset.snapshot import MAX_VERSION
-from sealfs.errors import ConflictError, IntegrityError, SealfsError, UsageError
+from sealfs.errors import ConflictError, IntegrityError, SealfsError, TrustError, UsageError
 from sealfs.floe import KEY_SIZE
 from sealfs.keys import Signer
 
@@ -103,8 +103,13 @@ class Admin:
             RefusedError: It may not be done.
             ConflictError: Somebody else was faster.
             UsageError: It makes no sense.
+            ContractError: A contract that is brought has no room for a statement that comes with it.
+            TrustError: Such a statement is forged.
         """
-        call = Call.parse(data)
+        try:
+            call = Call.parse(data)
+        except TrustError as error:
+            raise _denied(error.message) from None
         member = self._admitted(call)
         arguments = Members(call.arguments, f"the call '{call.name}'")
         if call.name in self._looks:

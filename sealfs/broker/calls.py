@@ -16,7 +16,7 @@ from typing import Any
 
 from sealfs.attestation.canonical import Members, canonical, parse_json
 from sealfs.dsse import DsseError, Envelope, read_envelope
-from sealfs.errors import DocumentError, UsageError
+from sealfs.errors import DocumentError, TrustError, UsageError
 from sealfs.keys import Identity, Signer
 
 CALL_PATH = "/sealfs/v0/call"
@@ -72,7 +72,8 @@ class Call:
         """Read a message and verify that whom it names has signed it; whether they may is not decided here.
 
         Raises:
-            DocumentError: Malformed, or not signed.
+            DocumentError: Malformed.
+            TrustError: Not signed by whom it names.
         """
         what = "the call"
         envelope = read_envelope(Members(parse_json(data, what, MAX_CALL_SIZE), what), _PAYLOAD_TYPE, "call")
@@ -86,7 +87,7 @@ class Call:
         try:
             envelope.verify([signer.verification_key()], 1)
         except (DsseError, ValueError):
-            raise DocumentError("the call bears no valid signature of who it says it is from") from None
+            raise TrustError("the call bears no valid signature of who it says it is from") from None
         return cls(
             members.text("call", _NAME),
             document["arguments"],

@@ -19,7 +19,7 @@ from sealfs.broker.database import Database
 from sealfs.broker.protocol import Problem
 from sealfs.broker.release import RefusedError
 from sealfs.contracts.task import Task
-from sealfs.errors import ContractError, TrustError
+from sealfs.errors import ContractError
 
 CONTRACT_PATH = "/sealfs/v0/contract"
 
@@ -49,28 +49,27 @@ class Carrier:
             raise RefusedError(Problem("PluginNotFound", 404, "this broker does not know that contract"))
         return task.to_bytes()
 
-    def add(self, data: bytes) -> bytes:
+    def add(self, digest: str, data: bytes) -> bytes:
         """Verify a task, keep what is new about a contract that is known, and return all that is known of it.
 
         Raises:
-            RefusedError: The contract is not known, or something in the task is forged.
+            ContractError: It is not known, not the one that is meant, or a statement has no place in it.
+            TrustError: A statement is forged.
             DocumentError: It is no task.
         """
-        try:
-            task = Task.parse(data)
-            return self._database.write(
-                lambda transaction: self.keep(transaction, task, may_be_new=False)
-            ).to_bytes()
-        except (ContractError, TrustError) as error:
-            raise RefusedError(Problem("ContractDeny", 403, error.message, error.hint)) from None
+        task = Task.parse(data)
+        if task.contract.digest != digest:
+            raise ContractError(
+                f"that is a task about another contract, {task.contract.digest}", "send it to that one's address"
+            )
+        return self._database.write(lambda transaction: self.keep(transaction, task, may_be_new=False)).to_bytes()
 
     def keep(self, transaction: sqlite3.Connection, task: Task, *, may_be_new: bool) -> Task:
         """Keep a verified task in a transaction, and return all that is known of it."""
-        for said in add_task(transaction, task, may_be_new=may_be_new):
+        known, new = add_task(transaction, task, may_be_new=may_be_new)
+        for said in new:
             record = {"contract": said.contract, "task": said.task, "party": said.party, "action": str(said.action)}
             self._log.append(
                 transaction, self._clock(), "said", {**record, **({"run": said.run} if said.run else {})}
             )
-        found = get_task(transaction, task.contract.digest)
-        assert found is not None  # noqa: S101 - it has just been kept
-        return found
+        return known

@@ -222,10 +222,11 @@ class Releases:
         return self._tokens.issue(result.name, result.tee_pubkey, now, result.expires)
 
     def session(self, cookie: str | None, token: str | None) -> Session | None:
-        """Return the session that a cookie or a token stands for."""
+        """Return the session that a cookie stands for; or else, as in a Trustee KBS, the token's."""
         now = self._now()
-        name = session_name(cookie) if cookie else self._tokens.session_of(token, now) if token else None
-        return self.sessions.get(name, now) if name else None
+        names = [session_name(cookie) if cookie else None, self._tokens.session_of(token, now) if token else None]
+        found = (self.sessions.get(name, now) for name in names if name is not None)
+        return next((session for session in found if session is not None), None)
 
     def release(self, session: Session, resource: Resource) -> dict[str, str]:
         """Decide; log; and if it is allowed return the keys, encrypted to the session's key.
@@ -276,17 +277,18 @@ class Releases:
             EvidenceError: None.
         """
         runtime = attestation.runtime
-        named = runtime.extra.get("broker")
-        if named is None and not self._accept_unbound:
+        if "broker" in runtime.extra:
+            named = runtime.extra["broker"]
+            if not (isinstance(named, str) and hmac.compare_digest(named.encode(), self._identity.encode())):
+                raise EvidenceError(
+                    "the evidence was made for another broker", "ask that one, or check the address"
+                )
+        elif not self._accept_unbound:
             raise EvidenceError(
                 "the evidence names no broker", f'bind it to this one: "broker": "{self._identity}"'
             )
-        if named is not None and not (
-            isinstance(named, str) and hmac.compare_digest(named.encode(), self._identity.encode())
-        ):
-            raise EvidenceError("the evidence was made for another broker", "ask that one, or check the address")
         bound = runtime.extra.get("bound")
-        if bound is not None and not (isinstance(bound, str) and _BOUND.fullmatch(bound)):
+        if "bound" in runtime.extra and not (isinstance(bound, str) and _BOUND.fullmatch(bound)):
             raise EvidenceError("what the evidence is bound to besides is no digest", "send it as hex digits")
         try:
             report_data = bound_data(version, runtime).report_data()

@@ -29,7 +29,16 @@ from sealfs.broker.limits import RateLimiter, read_body
 from sealfs.broker.metrics import CONTENT_TYPE, Metrics
 from sealfs.broker.protocol import Attestation, Problem, Resource
 from sealfs.broker.release import RefusedError, Releases
-from sealfs.errors import ConflictError, DocumentError, KeyAccessError, LocalIOError, SealfsError, UsageError
+from sealfs.errors import (
+    ConflictError,
+    ContractError,
+    DocumentError,
+    KeyAccessError,
+    LocalIOError,
+    SealfsError,
+    TrustError,
+    UsageError,
+)
 
 log = logging.getLogger("sealfs.broker")
 
@@ -88,22 +97,25 @@ class Server:
         resource = f"{protocol.RESOURCE_PATH}/{{owner}}/{{dataset}}/{{version}}"
         self.app = Starlette(
             routes=[
-                self._route(protocol.AUTH_PATH, "POST", self._auth),
-                self._route(protocol.ATTEST_PATH, "POST", self._attest),
-                self._route(resource, "GET", self._resource),
-                self._route(CALL_PATH, "POST", self._call),
-                self._route(f"{CONTRACT_PATH}/{{digest}}", "GET", self._contract),
-                self._route(f"{CONTRACT_PATH}/{{digest}}", "POST", self._add_to_contract),
-                self._route("/healthz", "GET", self._healthz),
-                self._route("/metrics", "GET", self._exposition),
+                self._route(protocol.AUTH_PATH, POST=self._auth),
+                self._route(protocol.ATTEST_PATH, POST=self._attest),
+                self._route(resource, GET=self._resource),
+                self._route(CALL_PATH, POST=self._call),
+                self._route(f"{CONTRACT_PATH}/{{digest}}", GET=self._contract, POST=self._add_to_contract),
+                self._route("/healthz", GET=self._healthz),
+                self._route("/metrics", GET=self._exposition),
             ],
             exception_handlers={HTTPException: _not_here},
         )
+        self.app.router.redirect_slashes = False  # to an address that the client's Host header made up
 
-    def _route(self, path: str, method: str, handler: Handler) -> Route:
+    def _route(self, path: str, **handlers: Handler) -> Route:
+        """Return what answers at a path, by method."""
+
         async def endpoint(request: Request) -> Response:
+            method = request.method
             start = time.perf_counter()
-            response = await self._answered(request, handler)
+            response = await self._answered(request, handlers["GET" if method == "HEAD" else method])
             seconds = time.perf_counter() - start
             self._metrics.count(path, response.status_code, seconds)
             peer = request.client.host if request.client else ""
@@ -111,7 +123,7 @@ class Server:
             log.info("request", extra={"fields": {**fields, "milliseconds": round(seconds * 1000, 1)}})
             return response
 
-        return Route(path, endpoint, methods=[method], name=handler.__name__)
+        return Route(path, endpoint, methods=list(handlers))
 
     async def _answered(self, request: Request, handler: Handler) -> Response:
         """Return the handler's response, or what its failure means to a client."""
@@ -126,9 +138,11 @@ class Server:
             return _problem(error.problem)
         except ConflictError as error:
             return _problem(Problem("Conflict", 409, error.message, error.hint))
-        except UsageError as error:  # for which the protocol has 401
-            status = 400 if request.url.path == CALL_PATH else 401
+        except UsageError as error:
+            status = 401 if request.url.path.startswith(protocol.PREFIX) else 400  # the protocol has 401 for it
             return _problem(Problem("SerdeError", status, error.message, error.hint))
+        except (ContractError, TrustError) as error:
+            return _problem(Problem("ContractDeny", 403, error.message, error.hint))
         except SealfsError as error:
             log.error("nothing can be released: %s", error.message)  # noqa: TRY400 - the message says all
             return _problem(Problem("PluginInternalError", 503, _cannot(error), error.hint))
@@ -152,8 +166,7 @@ class Server:
         cookie = _cookie(request)
         if cookie is None:
             raise RefusedError(Problem("AttestationError", 401, "there is no session cookie", "start with 'auth'"))
-        attestation = await self._work(Attestation.parse, data)
-        token = await self._work(self._releases.attest, cookie, attestation)
+        token = await self._work(lambda: self._releases.attest(cookie, Attestation.parse(data)))
         return _with_cookie(JSONResponse({"token": token}), cookie)
 
     async def _resource(self, request: Request) -> Response:
@@ -181,7 +194,8 @@ class Server:
         return Response(task, media_type="application/json")
 
     async def _add_to_contract(self, request: Request) -> Response:
-        task = await self._work(self._carrier.add, await self._body(request, _MAX_TASK))
+        data = await self._body(request, _MAX_TASK)
+        task = await self._work(self._carrier.add, request.path_params["digest"], data)
         return Response(task, media_type="application/json")
 
     async def _healthz(self, request: Request) -> Response:
@@ -221,4 +235,6 @@ async def _not_here(request: Request, error: Exception) -> Response:
     del request
     assert isinstance(error, HTTPException)  # noqa: S101 - for the type checker
     words = "there is nothing at this path" if error.status_code == 404 else str(error.detail).lower()
-    return _problem(Problem("InvalidRequestPath", error.status_code, words))
+    response = _problem(Problem("InvalidRequestPath", error.status_code, words))
+    response.headers.update(error.headers or {})  # which methods there are
+    return response

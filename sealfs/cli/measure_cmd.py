@@ -17,7 +17,7 @@ from sealfs.cli.common import identity_option, json_option, note, open_identity,
 from sealfs.cli.lint_cmd import print_findings
 from sealfs.cli.run_cmd import job_options, make_job, make_output
 from sealfs.enclave.attach import LIBRARY
-from sealfs.enclave.collected import FILE_NAME, Collected, collect, hashed
+from sealfs.enclave.collected import FILE_NAME, Collected, collect
 from sealfs.enclave.compiled import FOLDER, copies_of
 from sealfs.enclave.measure import Measured, manifest_digest, measure
 from sealfs.enclave.memory import memory_folder
@@ -76,6 +76,7 @@ def command(
     recipients: tuple[Recipient, ...],
     out_interval: float,
     out_log: str | None,
+    cache_memory: int | None,
     enclave: Path,
     trial: str | None,
     contract: bool,
@@ -98,25 +99,29 @@ def command(
 
     With --contract the enclave carries out contracts whose script loads what COMMAND loads: which one, on whose
     data and for whom is said when it starts, and no key is released unless all owners have signed exactly that.
+    For a rehearsal say --keys runner as well; contracts that run natively can then be measured, too (--executor
+    native), although nothing but the runner's word says that this is what runs.
 
     A broker releases keys to an enclave only if its owner has registered the measurement: --register does, with the
     highest level that the manifest may serve: L5 if the linter finds nothing but notes, L4 with warnings, L1 with
     errors, and L2, a rehearsal, without SGX.
     """
     chosen = find_executor(executor)
-    if not chosen.is_enclave:
+    if not chosen.is_enclave and not contract:
         raise UsageError(f"'{executor}' has no enclave to measure", "choose one with --executor")
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
     output = make_output(out, recipients, out_interval, out_log, chosen)
     in_gramine = executor.replace("_", "-") in _GRAMINE
     kind: KeyKind = "test-keys" if test_keys else keys_from
-    if contract and not in_gramine:
+    if contract and not in_gramine and executor != "native":
         raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
-    if contract and (data or out or test_keys or broker):
+    if contract and (data or out or test_keys or broker or cache_memory is not None):
         raise UsageError("a contract says what is read and written, and who is asked", "leave that out here")
+    if contract and kind == "identity":
+        kind = "attested"  # nobody's identity opens what several own
     job = make_job(data, signers, output, workload, kind, broker, "preload", enclave)
-    job = replace(job, contract=contract)
+    job = replace(job, contract=contract, cache_memory=cache_memory)
     for mount in job.datasets:
         if mount.signer is None:
             raise UsageError(
@@ -186,10 +191,7 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
 
 
 def _check_unchanged(collected: Collected, enclave: Path) -> None:
-    known = {file.path: file.sha256 for file in collected.files}
-    known |= {str(enclave / file.path): file.sha256 for file in collected.compiled}
-    changed = [file.path for file in hashed(known) if known[file.path] != file.sha256]
-    if changed:
+    if changed := collected.changed(enclave):
         raise ExecutorError(
             f"{len(changed)} files differ from what was collected, {changed[0]} for one",
             "collect again, without --again, if that is meant to be",
@@ -200,6 +202,7 @@ def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool
     if as_json:
         document: dict[str, Any] = {
             "mrenclave": measured.mrenclave,
+            "manifest": measured.manifest,
             "trusted_files": len(collected.files),
             "files": [FILE_NAME, *measured.files],
             "commands": [list(step) for step in measured.commands],
@@ -212,3 +215,5 @@ def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool
     note(f"{len(collected.files)} files are trusted; wrote {written} to {enclave}")
     if measured.mrenclave is not None:
         click.echo(f"MRENCLAVE {measured.mrenclave}")
+    elif measured.manifest is not None:
+        click.echo(f"manifest SHA-256 {measured.manifest}")

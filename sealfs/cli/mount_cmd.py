@@ -12,19 +12,14 @@ from typing import NoReturn
 import click
 
 from sealfs.ciphertext import how_to_open
-from sealfs.cli.common import (
-    SizeParameter,
-    identity_option,
-    note,
-    open_dataset,
-    signer_option,
-)
-from sealfs.cli.evidence import Own, hint_option, keys_here, own_keys
+from sealfs.cli.common import SizeParameter, note, open_dataset
+from sealfs.cli.evidence import Own, keys_here, own_keys, reading_options
 from sealfs.dataset.version import split_version
 from sealfs.errors import MountError
 from sealfs.keys import Signer
 from sealfs.opening import CacheSettings
 from sealfs.store.address import open_store
+from sealfs.terminal import LineFormatter
 from sealfs.xdg import cache_directory, state_directory
 
 _GIB = 1 << 30
@@ -49,9 +44,7 @@ _MIB = 1 << 20
               help="What is kept in memory: decrypted segments, small files [default: 256M].")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=1), default=60.0, show_default=True,
               help="Seconds for which a store that is away is tried again before reads fail.")  # fmt: skip
-@hint_option
-@signer_option
-@identity_option
+@reading_options
 def command(
     uri: str,
     mountpoint: str,
@@ -170,4 +163,4 @@ def _detach(mountpoint: str) -> None:
         os.dup2(log, descriptor)
     os.chdir("/")
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))

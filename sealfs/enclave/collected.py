@@ -30,7 +30,7 @@ _FORMAT = 3
 _HASH_STEP = 1 << 20
 
 # Of the machine or the moment, not of the workload; Gramine and Occlum have their own.
-_NEVER = ("/proc/*", "/sys/*", "/dev/*", "/run/*", "/etc/ld.so.cache")
+_NEVER = ("/proc/*", "/sys/*", "/dev/*", "/run/*", "/etc/ld.so.cache", "/etc/resolv.conf")
 _CALL = re.compile(
     r"(?P<call>open|openat|execve)\((?:AT_FDCWD<(?P<cwd>[^>]*)>, |\d+<(?P<folder>[^>]*)>, )?"
     r'"(?P<path>(?:[^"\\]|\\.)*)"'
@@ -126,6 +126,16 @@ class Collected:
             raise ExecutorError(f"{folder} has no {FILE_NAME}", hint) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ExecutorError(f"{folder / FILE_NAME} cannot be used: {error}", hint) from None
+
+    def changed(self, enclave: Path) -> list[str]:
+        """Return the files, copies in the enclave's folder among them, that are not what they were when collected.
+
+        Raises:
+            LocalIOError: One can't be read any more.
+        """
+        known = {file.path: file.sha256 for file in self.files}
+        known |= {str(enclave / file.path): file.sha256 for file in self.compiled}
+        return [file.path for file in hashed(known) if known[file.path] != file.sha256]
 
 
 def collect(

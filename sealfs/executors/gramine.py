@@ -13,10 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from sealfs.executors.base import Job
+from sealfs.executors.base import MANIFEST, Job
 from sealfs.executors.enclave import EnclaveExecutor
 
-MANIFEST = "workload.manifest"
 SIGNED = "workload.manifest.sgx"
 SIGNATURE = "workload.sig"
 RENDERED = "workload.manifest.template"

@@ -72,6 +72,7 @@ def variables(job: Job, collected: Collected) -> dict[str, Any]:
         "in_memory": [data.path for data in job.datasets] + ([job.output.path] if job.output else []),
         "results": job.output is not None,
         "contract": job.contract,
+        "asks_brokers": job.contract or job.keys in ("attested", "runner"),
         # Gramine's own, filled in by gramine-manifest on the machine that has Gramine
         "gramine": {"libos": "{{ gramine.libos }}", "runtimedir": lambda: "{{ gramine.runtimedir() }}"},
     }

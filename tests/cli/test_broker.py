@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, InProcess, Outcome, Sealfs
+from commands import InProcess, Outcome, Sealfs, broker_started
 
 STRICT = 'measurements = { sgx = ["' + "cd" * 32 + '"] }\n'
 DEVELOPMENT = 'level = "L1"\ndevelopment = true\n'
 REHEARSAL = 'level = "L2"\nmeasurements = { "sealfs-runner" = ["' + "ab" * 32 + '"] }\n'
 
 
-@contextmanager
-def started(process: Sealfs, folder: Path, *options: object, env: dict[str, str] | None = None) -> Iterator[str]:
-    """A broker in a process of its own; yields its address."""
-    log = folder / "broker.log"
-    broker = process.start("broker", "serve", "--listen", "127.0.0.1:0", *options, log=log, env=env)
-    try:
-        give_up = time.monotonic() + PATIENCE
-        while not (lines := [line for line in log.read_text().splitlines() if line.startswith("https://")]):
-            assert broker.poll() is None, log.read_text()
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
-        yield lines[0]
-    finally:
-        broker.send_signal(signal.SIGTERM)
-        assert broker.wait(PATIENCE) == 0
-
-
 @pytest.fixture
 def url(process: Sealfs, tmp_path: Path) -> Iterator[str]:
-    with started(process, tmp_path) as address:
+    with broker_started(process, tmp_path) as address:
         yield address
 
 
@@ -108,6 +88,58 @@ def test_made_up_data_opens_anywhere_and_says_so(
     assert "was made at L1: unprotected" in stat.stderr
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_whatever_reads_asks(
+    named: bool,
+    sealfs: InProcess,
+    somebody: Callable[[str], InProcess],
+    url: str,
+    source: Path,
+    store: Path,
+    tmp_path: Path,
+    policy: Callable[[str], Path],
+) -> None:
+    """The broker that the dataset names, or the one that the reader does; with an identity, or without."""
+    sealfs("push", source, store, "--broker", url, "--policy", policy(DEVELOPMENT))
+    other = somebody("other")
+    hint = ("--broker", f"owner@{url}") if named else ()
+    if named:
+        other.identity_path.unlink()
+    listed = other("ls", store, *hint)
+    assert listed.lines == sealfs("ls", store).lines
+    assert "keys were released to this machine at L1: unprotected" in listed.stderr
+    assert "released" not in sealfs("ls", store).stderr  # the owner's own open it
+    assert other("cat", store, "labels.csv", *hint).stdout == (source / "labels.csv").read_bytes()
+    assert (
+        other("stat", store, "labels.csv", *hint, "--json").json["size"] == (source / "labels.csv").stat().st_size
+    )
+    assert "this machine: there is nothing to fetch" in other("warm", store, *hint, code=2).stderr
+    other("pull", store, tmp_path / "pulled", *hint)
+    assert (tmp_path / "pulled" / "images" / "1.bin").read_bytes() == bytes([1]) * 1000
+
+
+def test_whatever_reads_is_refused(
+    sealfs: InProcess,
+    somebody: Callable[[str], InProcess],
+    url: str,
+    source: Path,
+    store: Path,
+    tmp_path: Path,
+    policy: Callable[[str], Path],
+) -> None:
+    sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+    other = somebody("other")
+    for verb in (("ls", store), ("cat", store, "labels.csv"), ("stat", store, "latest"), ("warm", store)):
+        assert "this dataset needs L5; this process offered no evidence" in other(*verb, code=4).complaint
+    assert "needs L5" in other("pull", store, tmp_path / "pulled", code=4).complaint
+    assert not (tmp_path / "pulled").exists()
+    assert other("stat", store).text  # which takes no key
+    wrong = other("ls", store, "--broker", f"somebody@{url}", code=4)
+    assert "this broker has no somebody/" in wrong.complaint
+    gone = other("ls", store, "--identity", tmp_path / "none", code=4)
+    assert "needs L5" not in gone.complaint  # it was named, so nothing else is tried
+
+
 @pytest.mark.slow
 def test_mount_asks_as_well(
     process: Sealfs,
@@ -156,7 +188,7 @@ def test_another_broker(
     (tmp_path / "second").mkdir()
     sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
     apart = ["--home", tmp_path / "second" / "home", "--key-file", tmp_path / "second" / "key"]
-    with started(process, tmp_path / "second", *apart) as other:
+    with broker_started(process, tmp_path / "second", *apart) as other:
         moved = sealfs("push", source, store, "--broker", other, "--policy", policy(STRICT))
         assert f"the broker at {url} still has the keys" in moved.stderr
         assert sealfs("stat", store, "--json").json["broker"] == other
@@ -167,7 +199,7 @@ def test_another_broker(
 def test_a_push_whose_broker_is_away_does_nothing(
     sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
 ) -> None:
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
     (source / "more").write_text("more")
     failed = sealfs("push", source, store, code=13)
@@ -284,7 +316,7 @@ def test_a_checkpoint_notices_a_log_that_was_cut(
     sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
 ) -> None:
     kept = tmp_path / "checkpoint"
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
         kept.write_text(sealfs("broker", "checkpoint", "--broker", url).text)
     home = process.home / "state" / "sealfs" / "broker"
@@ -295,7 +327,7 @@ def test_a_checkpoint_notices_a_log_that_was_cut(
     assert stranger("broker", "log", "--local", "--home", home).lines
     cut = stranger("broker", "log", "--local", "--home", home, "--checkpoint", kept, code=5)
     assert "ends with record 1, but record 2 was seen before" in cut.stderr
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         (source / "more").write_text("more")
         noticed = sealfs("push", source, store, "--broker", url, code=5)
     assert "of the broker's log is not the one that was seen before, or is gone" in noticed.complaint
@@ -326,7 +358,7 @@ def test_backup_and_rewrap(
 ) -> None:
     copy, phrase = tmp_path / "copy" / "broker.sqlite", tmp_path / "phrase"
     copy.parent.mkdir()
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
         sealfs("broker", "backup", copy)
         assert "another broker is running" in sealfs("broker", "rewrap", "--kms", "x", code=8).complaint
@@ -334,9 +366,11 @@ def test_backup_and_rewrap(
     sealfs("broker", "rewrap", "--passphrase-file", phrase)
     key = process.home / "config" / "sealfs" / "broker.key"
     key.rename(tmp_path / "key")
-    with started(process, tmp_path, "--key-file", tmp_path / "none", env={"SEALFS_PASSPHRASE_FILE": str(phrase)}):
+    with broker_started(
+        process, tmp_path, "--key-file", tmp_path / "none", env={"SEALFS_PASSPHRASE_FILE": str(phrase)}
+    ):
         assert "L5" in sealfs("broker", "show").text
     wrong = process("broker", "serve", "--home", copy.parent, code=4)  # an older copy, which the file still opens
     assert "cannot read the broker's key file" in wrong.stderr
-    with started(process, tmp_path, "--home", copy.parent, "--key-file", tmp_path / "key") as url:
+    with broker_started(process, tmp_path, "--home", copy.parent, "--key-file", tmp_path / "key") as url:
         assert "L5" in sealfs("broker", "show", "--broker", url).text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from broker.tools import running
 from commands import Sealfs
 from servers import moto_server
 
+from sealfs.executors.base import MANIFEST
 from sealfs.executors.launcher import LAUNCHER
 from sealfs.keys import Identity, load_identity
 
@@ -154,10 +156,25 @@ def test_one_measurement_for_all_contracts(sealfs: Sealfs, project: Path, tools:
     words = [*options(), "--contract", "--again", "--json", "--", "another", "command"]
     assert sealfs("measure", *words, env={"PATH": tools}).json["mrenclave"] == first["mrenclave"]
     assert measured(sealfs, tools)["mrenclave"] != first["mrenclave"]
+    assert measured(sealfs, tools, "--contract", "--keys", "runner")["mrenclave"] != first["mrenclave"]
     sealfs("measure", *options("scone"), "--contract", "--", "true", code=2)
     sealfs(
         "measure", *options(), "--contract", "--out", "/store:/out", "--out-recipient", "x", "--", "true", code=2
     )
+
+
+@needs_launcher
+def test_native_runs_are_measured_for_contracts_only(sealfs: Sealfs, project: Path) -> None:
+    """What is printed is what a runner signs for; `sealfs task run --runner` compares the files."""
+    words = [*options("native"), "--contract", "--", sys.executable, "train.py"]
+    said = sealfs("measure", *words)
+    manifest = (project / "enclave" / MANIFEST).read_bytes()
+    assert said.text == f"manifest SHA-256 {hashlib.sha256(manifest).hexdigest()}\n"
+    assert {f"{project}/train.py", f"{project}/model.py"} <= set(json.loads(manifest)["files"])
+    assert (
+        sealfs("measure", *words[:-3], "--again", "--json", *words[-3:]).json["manifest"] == said.text.split()[-1]
+    )
+    assert "has no enclave" in sealfs("measure", *options("native"), "--", "true", code=2).complaint
 
 
 @needs_launcher
