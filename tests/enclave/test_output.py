@@ -107,17 +107,26 @@ def files(top: Path) -> dict[str, bytes]:
 
 
 class Script(threading.Thread):
-    """Does to a folder what training scripts do, again and again, and checks what it reads back."""
+    """Does to a folder what training scripts do, again and again, and checks what it reads back.
 
-    def __init__(self, folder: Path, rounds: int) -> None:
+    Args:
+        folder: Where it writes.
+        rounds: How often.
+        pause: What it waits for half-way, as training computes now and then.
+    """
+
+    def __init__(self, folder: Path, rounds: int, pause: Callable[[], object] = lambda: None) -> None:
         super().__init__()
         self.folder = folder
         self.rounds = rounds
+        self.pause = pause
         self.error: BaseException | None = None
 
     def run(self) -> None:
         try:
             for number in range(self.rounds):
+                if number == self.rounds // 2:
+                    self.pause()
                 self.one_round(number)
         except BaseException as error:
             self.error = error
@@ -158,7 +167,7 @@ def test_what_scripts_do(
 ) -> None:
     output = sealer(interval=0.05)
     output.start()
-    script = Script(folder, rounds=60)
+    script = Script(folder, rounds=60, pause=lambda: wait_for(lambda: newest(local_store, trust) > 1))
     script.start()
     script.join()
     output.finish()
