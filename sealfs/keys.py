@@ -300,7 +300,7 @@ def _identity_line(path: Path) -> str:
             f"no identity at {path}", "make one with 'sealfs keygen', or name yours with --identity"
         ) from None
     except OSError as error:
-        raise KeyAccessError(f"cannot read {path}: {error.strerror}") from None
+        raise KeyAccessError(f"cannot read {path}: {error.strerror}", "name yours with --identity") from None
     return _line_in(text, str(path))
 
 

@@ -8,13 +8,14 @@ Threading: values and constructors.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.reader import PackReader
+from sealfs.dataset.union import Member, UnionPacks, merge
 from sealfs.errors import LocalIOError
 from sealfs.store.base import ObjectStore
 from sealfs.store.cache import BlockCache, DiskBlocks, MemoryBlocks
@@ -82,3 +83,33 @@ def open_view(
     source = open_source(dataset.store, dataset.snapshot.dataset, settings, about_to_block)
     quarter = settings.memory_size // 4
     return View(index, PackReader(index, keys, source, quarter), whole_file_cache=quarter), source
+
+
+def open_union_view(
+    datasets: Sequence[Dataset],
+    members: Sequence[Member],
+    settings: CacheSettings,
+    about_to_block: Callable[[], None] | None = None,
+) -> tuple[View, CiphertextSource]:
+    """Open several datasets for reading, as one folder.
+
+    Args:
+        datasets: Verified.
+        members: The same ones, with what opens them.
+        settings: How much to cache, of all of them together.
+        about_to_block: Called by a thread before it waits for a store.
+
+    Returns:
+        The view, which owns everything below it, and the source of the first one.
+
+    Raises:
+        UsageError: Their names clash.
+    """
+    union = merge(members)
+    quarter = settings.memory_size // 4
+    sources = [open_source(d.store, d.snapshot.dataset, settings, about_to_block) for d in datasets]
+    readers = [
+        PackReader(member.index, member.keys, source, quarter // len(members))
+        for member, source in zip(members, sources, strict=True)
+    ]
+    return View(union.index, UnionPacks(union, readers), whole_file_cache=quarter), sources[0]

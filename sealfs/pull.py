@@ -197,6 +197,7 @@ def _make_symlink(target: bytes, place: bytes, mtime_ns: int) -> None:
 
 
 def _explained(error: OSError) -> LocalIOError:
-    hint = "free some space and run it again" if error.errno in {errno.ENOSPC, errno.EDQUOT} else ""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    hint = "free some space and run it again" if full else "pull to another folder"
     where = os.fsdecode(error.filename) if error.filename else "the destination"
     return LocalIOError(f"cannot write {where}: {error.strerror}", hint)

@@ -115,7 +115,7 @@ class Run:
         if not self._executor.is_enclave and not job.preload:
             yield Workload(command, environment)
             return
-        with _in_memory(self._keys.to_text() if self._keys is not None else "") as secrets:
+        with in_memory(self._keys.to_text() if self._keys is not None else "") as secrets:
             if self._executor.is_enclave:
                 yield Workload(command, environment, str(job.enclave), stdin=secrets)
                 return
@@ -165,7 +165,10 @@ class Run:
         dataset = self._open_dataset(data)
         plaintext = not self._executor.is_enclave and not self._job.preload
         keys = self._keys.keys(dataset) if isinstance(self._keys, KeySource) and plaintext else None
-        return dataset, how_to_open(dataset, keys, CacheSettings())
+        settings = CacheSettings()
+        if plaintext and self._job.cache_memory is not None:
+            settings = replace(settings, memory_size=self._job.cache_memory)
+        return dataset, how_to_open(dataset, keys, settings)
 
     @contextmanager
     def _sealing(self) -> Iterator[Callable[[int], int]]:
@@ -252,7 +255,7 @@ class Run:
 
 
 @contextmanager
-def _in_memory(text: str) -> Iterator[int]:
+def in_memory(text: str) -> Iterator[int]:
     """Yield a descriptor that gives a text, which is on no disk."""
     with open(os.memfd_create("sealfs-secrets"), "w+b", buffering=0) as file:
         file.write(text.encode())

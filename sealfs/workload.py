@@ -28,6 +28,7 @@ class Workload:
         environment: All its environment variables; None for ours.
         folder: Where it starts; None for here.
         stdin: Descriptor of its standard input; None for ours.
+        stdout: Descriptor of its standard output; None for ours.
         pass_fds: More descriptors that it inherits.
     """
 
@@ -38,9 +39,11 @@ class Workload:
         folder: str | None = None,
         *,
         stdin: int | None = None,
+        stdout: int | None = None,
         pass_fds: Sequence[int] = (),
     ) -> None:
         self._stdin = stdin
+        self._stdout = stdout
         self._pass_fds = pass_fds
         self._command = command
         self._environment = environment
@@ -66,6 +69,7 @@ class Workload:
                 env=self._environment,
                 cwd=self._folder,
                 stdin=self._stdin,
+                stdout=self._stdout,
                 pass_fds=self._pass_fds,
             )
         except OSError as error:
@@ -83,6 +87,11 @@ class Workload:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(_POLL)
         return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+    @property
+    def pid(self) -> int | None:
+        """Which process it is or was; None before it was started."""
+        return self._process.pid if self._process is not None else None
 
     def signal(self, number: int) -> bool:
         """Send a signal to it and its children; say whether it was ever started."""

@@ -279,6 +279,27 @@ def wait_for(condition: Any, patience: float = PATIENCE) -> None:
         time.sleep(0.02)
 
 
+@contextlib.contextmanager
+def broker_started(
+    process: Sealfs, folder: Path, *options: object, env: dict[str, str] | None = None
+) -> Iterator[str]:
+    """A broker in a process of its own; yields its address."""
+    log = folder / "broker.log"
+    broker = process.start("broker", "serve", "--listen", "127.0.0.1:0", *options, log=log, env=env)
+
+    def said() -> list[str]:
+        assert broker.poll() is None, log.read_text()
+        lines = log.read_text().splitlines(keepends=True)
+        return [line.strip() for line in lines if line.startswith("https://") and line.endswith("\n")]
+
+    try:
+        wait_for(said)
+        yield said()[0]
+    finally:
+        broker.send_signal(signal.SIGTERM)
+        assert broker.wait(PATIENCE) == 0
+
+
 def runs(pid: int) -> bool:
     """Whether a process is there and not a zombie."""
     try:

@@ -3,11 +3,15 @@
 Everybody has a home folder, an identity and, if they own something, a broker of their own, all on this machine.
 Every command is printed before it runs, and each step ends with who knows what. The sealed data lies in an S3
 server (moto's) where there is FUSE to read it through, else in a folder.
+
+Where `gramine-direct` is on PATH the training runs under it, at L2: measured, and by an enrolled runner's word.
+That is a rehearsal without SGX. Elsewhere, and with --native, it runs at L1.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -20,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -27,6 +32,19 @@ SEALFS = Path(sys.executable).with_name("sealfs")
 OWNERS = {"bank-a": "loans-a", "bank-b": "loans-b", "model-co": "code"}
 BOLD, YELLOW, DIM, OFF = ("\033[1m", "\033[33;1m", "\033[2m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
 PATIENCE = 60.0  # seconds
+NUMBERS = itertools.count(1)
+TOOLS = ("gramine-direct", "gramine-manifest", "strace")
+
+LABELS = {
+    "L1": (
+        "L1: NOTHING IS PROTECTED FROM THIS MACHINE. This shows who agrees to what and who gets what;",
+        "the data is made up. In SGX enclaves (L5) the machine's owner would see none of it.",
+    ),
+    "L2": (
+        "L2: A REHEARSAL, WITHOUT SGX: NOTHING IS PROTECTED FROM THIS MACHINE. gramine-direct runs what would run",
+        "in an enclave, and an enrolled runner's word stands for its proof; the data is made up.",
+    ),
+}
 
 
 class Party:
@@ -66,7 +84,7 @@ class Party:
 
 
 def step(title: str) -> None:
-    print(f"\n{BOLD}== {title}{OFF}")
+    print(f"\n{BOLD}== {next(NUMBERS)}. {title}{OFF}")
 
 
 def known(**who: str) -> None:
@@ -115,7 +133,7 @@ def wait_for_line(log: Path, start: str, process: subprocess.Popen[bytes]) -> st
 def store(top: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Where the sealed data lies, and what everybody's environment needs to get there."""
     server = Path(sys.executable).with_name("moto_server")
-    if not server.exists() or not os.access("/dev/fuse", os.R_OK | os.W_OK):
+    if not server.exists() or not has_fuse():
         (top / "store").mkdir()
         yield f"file://{top}/store", {}
         return
@@ -138,10 +156,18 @@ def store(top: Path) -> Iterator[tuple[str, dict[str, str]]]:
         yield "s3://shared", env
 
 
-def make_data(party: Party, seed: int) -> None:
+def has_fuse() -> bool:
+    return os.access("/dev/fuse", os.R_OK | os.W_OK)
+
+
+def has_gramine() -> bool:
+    """Whether this machine has what a rehearsal takes."""
+    return all(map(shutil.which, TOOLS)) and find_spec("jinja2") is not None and has_fuse()
+
+
+def make_data(folder: Path, seed: int) -> None:
     """Write made-up loans: income, debt, and whether it failed."""
     dice = random.Random(seed)
-    folder = party.home / "plain"
     folder.mkdir()
     for year in (2024, 2025):
         lines = []
@@ -151,7 +177,30 @@ def make_data(party: Party, seed: int) -> None:
         (folder / f"{year}.csv").write_text("".join(lines))
 
 
+def measure(top: Path, parties: dict[str, Party], brokers: dict[str, str]) -> str:
+    """Have every owner measure what will run, and tell its broker; return the measurement."""
+    step("Every owner measures what will run, on made-up samples, and enrols the cloud as a runner")
+    make_data(top / "samples", 0)
+    (top / "samples-out").mkdir()
+    script = parties["model-co"].home / "plain" / "train.py"
+    job = ("measure", "--executor", "gramine-direct", "--contract", "--keys", "runner", "--enclave", "enclave")
+    found = set()
+    for name, address in brokers.items():
+        again = ("--again",) if found else ()
+        words = (*job, *again, "--exclude", f"{top}/*", "--register", address, "--json", "--")
+        said = parties[name](*words, sys.executable, script, "samples", "samples-out", quiet=True)
+        found.add(json.loads(said)["manifest"])
+        parties[name]("broker", "enrol", "runner", "cloud", "cloud.pub", "--broker", address)
+    (manifest,) = found
+    print(f"    all of them have measured {manifest}")
+    known(everybody="what would run: which files, each by its hash, and nothing of anybody's data")
+    return manifest
+
+
 def main() -> None:
+    rehearses = has_gramine() and "--native" not in sys.argv[1:]
+    level = "L2" if rehearses else "L1"
+    exposed = f"sizes and times (and at {level}, whatever it cares to look at)"
     with contextlib.ExitStack() as stack:
         top = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sealfs-three-parties-")))
         place = top / "machine"
@@ -159,12 +208,11 @@ def main() -> None:
         uri, env = stack.enter_context(store(top))
         parties = {name: Party(name, top, env) for name in (*OWNERS, "cloud")}
         a, b, model, cloud = parties.values()
-        print(
-            f"{YELLOW}L1: NOTHING IS PROTECTED FROM THIS MACHINE. This shows who agrees to what and who gets what;"
-        )
-        print(f"the data is made up. In SGX enclaves (L5) the machine's owner would see none of it.{OFF}")
+        print(YELLOW + "\n".join(LABELS[level]) + OFF)
+        if not rehearses:
+            print("(a rehearsal under gramine-direct takes that on PATH, strace, /dev/fuse and sealfs[enclave])")
 
-        step("1. Everybody makes an identity; owners start a broker each")
+        step("Everybody makes an identity; owners start a broker each")
         brokers = {}
         for name, party in parties.items():
             party("keygen", quiet=True)
@@ -177,20 +225,28 @@ def main() -> None:
                 print(f"    the broker of {name}: {brokers[name]}")
         known(everybody="who the others are, by their public keys; nothing else")
 
-        step("2. Owners seal what is theirs, and entrust the keys to their own brokers: only for contracts")
-        (top / "only-by-contract.toml").write_text('level = "L1"\ndevelopment = true\ncontract = true\n')
-        make_data(a, 1)
-        make_data(b, 2)
+        make_data(a.home / "plain", 1)
+        make_data(b.home / "plain", 2)
         (model.home / "plain").mkdir()
         shutil.copy(HERE / "train.py", model.home / "plain")
+        if rehearses:
+            policy = f'level = "L2"\nmeasurements = {{ "sealfs-runner" = ["{measure(top, parties, brokers)}"] }}\n'
+        else:
+            policy = 'level = "L1"\ndevelopment = true\n'
+        (top / "policy.toml").write_text(policy)
+        (top / "only-by-contract.toml").write_text("contract = true\n" + policy)
+
+        step("Owners seal what is theirs, and entrust the keys to their own brokers: only for contracts")
         for name, what in OWNERS.items():
             folder = parties[name].home / "plain"
-            policy = top / "only-by-contract.toml"
-            parties[name]("push", folder, f"{uri}/{what}", "--broker", brokers[name], "--policy", policy)
+            words = ("--broker", brokers[name], "--policy", "only-by-contract.toml")
+            parties[name]("push", folder, f"{uri}/{what}", *words)
         known(bank_a="its loans", bank_b="its loans", model_co="its code", cloud="nothing", store="ciphertext")
 
-        step("3. bank-a writes the contract down, everybody reads it and signs")
-        text = (HERE / "agreement.toml").read_text().replace("@STORE@", uri).replace("@PLACE@", str(place))
+        step("bank-a writes the contract down, everybody reads it and signs")
+        text = (HERE / "agreement.toml").read_text().replace("@STORE@", uri)
+        text = text.replace("@PLACE@", "" if rehearses else str(place))  # in Gramine paths are its own
+        text = text.replace("@EXECUTOR@", "gramine-direct" if rehearses else "native")
         for name, address in brokers.items():
             text = text.replace(f"@BROKER-{name}@", address)
         (top / "agreement.toml").write_text(text)
@@ -206,24 +262,26 @@ def main() -> None:
         a("task", "sync", "bank-a.task")
         known(everybody="the contract and who signed it", brokers="the same, each having checked all signatures")
 
-        step("4. The operator tries something else first: another contract with itself as the recipient")
+        step("The operator tries something else first: another contract with itself as the recipient")
         shutil.copy(top / "bank-a.task", top / "cloud.task")
         changed = text.replace('recipients = ["bank-a", "bank-b"]', 'recipients = ["cloud"]')
         (top / "changed.toml").write_text(changed.replace('creator = "bank-a"', 'creator = "cloud"'))
         cloud("task", "new", "changed.toml", "changed.task")
-        cloud("task", "run", "changed.task", "--results", f"{uri}/results", fails=True)
+        how = ("--enclave", "enclave", "--runner", "cloud/.config/sealfs/identity") if rehearses else ()
+        run = ("--results", f"{uri}/results", *how)
+        cloud("task", "run", "changed.task", *run, fails=True)
         known(cloud="nothing: nobody has signed that")
 
-        step("5. The operator runs what was agreed")
-        report = json.loads(cloud("task", "run", "cloud.task", "--results", f"{uri}/results", "--json", quiet=True))
+        step("The operator runs what was agreed")
+        report = json.loads(cloud("task", "run", "cloud.task", *run, "--json", quiet=True))
         known(
             bank_a="that it ran; the result not yet",
             bank_b="that it ran; the result not yet",
             model_co="that it ran; no loans, no result",
-            cloud="sizes and times (and at L1, whatever it cares to look at)",
+            cloud=exposed,
         )
 
-        step("6. Two of three vote that the result may be opened")
+        step("Two of three vote that the result may be opened")
         for name in ("bank-a", "bank-b", "model-co"):
             parties[name]("task", "sync", f"{name}.task")
         a("task", "results", "bank-a.task", "--pull", "opened", fails=True)
@@ -237,8 +295,9 @@ def main() -> None:
             model_co="its own share; all of them would not do without a bank's key",
         )
 
-        step("7. The banks check where it comes from, and open it; nobody else can")
-        b("task", "results", "bank-b.task", "--verify", "--pull", "opened")
+        step("The banks check where it comes from, and open it; nobody else can")
+        believed = ("--accept-runner", "cloud.pub") if rehearses else ()
+        b("task", "results", "bank-b.task", "--verify", *believed, "--pull", "opened")
         found = json.loads((top / "opened" / report["run"][:8] / "model" / "model.json").read_text())
         printed = (top / "opened" / report["run"][:8] / "model" / "printed.log").read_text()
         print("".join(f"    {line}\n" for line in printed.splitlines()), end="")
@@ -248,12 +307,12 @@ def main() -> None:
             bank_a="its loans, the result",
             bank_b="its loans, the result; of bank-a's loans only what the result tells",
             model_co="its code; no loans, no result",
-            cloud="sizes and times (and at L1, whatever it cares to look at)",
+            cloud=exposed,
         )
 
-        step("8. Nobody can deny anything, and nothing can be repeated")
+        step("Nobody can deny anything, and nothing can be repeated")
         b("task", "audit", "bank-b.task")
-        cloud("task", "run", "cloud.task", "--results", f"{uri}/results", fails=True)
+        cloud("task", "run", "cloud.task", *run, fails=True)
         known(everybody="who signed what, when it ran, how often; each broker's log has it, too")
         print(f"\ndone: contract {digest[:16]}… was carried out once, as agreed")
 

@@ -26,6 +26,7 @@ MAX_QUOTE_SIZE = 32 << 10  # bytes; with three certificates they have 5 KiB
 _HEADER_SIZE = 48
 _REPORT_SIZES = {3: 384, 4: 584}  # by version; version 5 has it in the quote
 _DEBUG = 0x02  # of an enclave's ATTRIBUTES
+_INIT, _MODE64BIT, _PROVISION_KEY, _EINITTOKEN_KEY = 0x01, 0x04, 0x10, 0x20
 _TD_DEBUG = 0x01  # of TDATTRIBUTES
 
 
@@ -46,7 +47,7 @@ class DcapVerifier:
     def verify(self, body: Members, at: datetime) -> Claims:
         """See `KindVerifier`."""
         quote = _own_bytes(body.base64("quote", MAX_QUOTE_SIZE))
-        _refuse_debug(quote)
+        _refuse_attributes(quote)
         claims = self._collateral.checked(quote, at, lambda text: self._verified(quote, text, at))
         expires = _time(min(claims["earliest_expiration_date"], claims["qe_iden_earliest_expiration_date"]))
         if at >= expires:
@@ -97,14 +98,24 @@ def _own_bytes(quote: bytes) -> bytes:
     return quote[:end]
 
 
-def _refuse_debug(quote: bytes) -> None:
-    """Refuse what says itself that its host may look into it, whatever else there is to know about it."""
+def _refuse_attributes(quote: bytes) -> None:
+    """Refuse what says itself that its host may look into it, or how it runs, whatever else there is to know.
+
+    Of a TD's other attributes dcap-qvl refuses whatever makes it less trustworthy: profiling, migration, none of
+    SEPT_VE_DISABLE.
+    """
     try:
         report = dcap_qvl.parse_quote(quote).report
     except ValueError as error:
         raise EvidenceError(f"that is no quote: {error}") from None
     if isinstance(report, dcap_qvl.SgxEnclaveReport):
         debug = report.attributes[0] & _DEBUG
+        kind = report.attributes[0] & (_INIT | _MODE64BIT | _PROVISION_KEY | _EINITTOKEN_KEY)
+        if kind != _INIT | _MODE64BIT:  # MRENCLAVE says nothing of it: whoever starts it signs it as he likes
+            raise EvidenceError(
+                f"the enclave's attributes {report.attributes.hex()} are not those of an ordinary 64-bit one",
+                "the same code does something else in 32-bit mode; and none of ours has Intel's provisioning keys",
+            )
     else:
         debug = report.td_attributes[0] & _TD_DEBUG
     if debug:

@@ -1,4 +1,4 @@
-"""Evidence as it travels, and who can make it here.
+"""Evidence as it travels, and the interface of what makes it.
 
 Threading: immutable; a provider is for one thread.
 """
@@ -9,7 +9,6 @@ import base64
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from sealfs.attestation.canonical import MAX_SIZE, Members, parse_json
@@ -78,23 +77,3 @@ class EvidenceProvider(Protocol):
         Raises:
             EvidenceError: The hardware or its driver refused.
         """
-
-
-def detect(root: Path = Path("/")) -> EvidenceProvider | None:
-    """Return the strongest provider that this environment has; None if it can prove nothing. Never `sample`.
-
-    Args:
-        root: Where /dev and /sys are; tests have a folder that stands in for hardware.
-    """
-    from sealfs.attestation.gramine import GramineProvider  # noqa: PLC0415 - which know what evidence is
-    from sealfs.attestation.tpm import TpmProvider  # noqa: PLC0415
-    from sealfs.attestation.tsm import TsmProvider  # noqa: PLC0415
-
-    enclave = GramineProvider(root)
-    if enclave.is_there():
-        return enclave
-    guest = TsmProvider.find(root)
-    if guest is not None:
-        return guest
-    chip = TpmProvider(root=root)
-    return chip if chip.is_there() else None

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from sealfs.attestation.collateral import CollateralFolder
-from sealfs.attestation.evidence import detect
+from sealfs.attestation.detect import detect
 from sealfs.attestation.revocation import RevocationFolder
 from sealfs.errors import DocumentError
 

@@ -1,7 +1,7 @@
 """HTTP to a broker, for its clients: TLS to exactly the one that is meant, bounded answers, refusals as errors.
 
-No request is sent before the broker's key has been compared. The standard library does it, so that an enclave has
-little to load.
+No request is sent before the broker's key has been compared, on every connection. The standard library does the
+rest, so that an enclave has little to load; it connects anew by itself when the other side has hung up.
 
 Threading: a connection is for one thread.
 """
@@ -64,6 +64,55 @@ def _problem(data: bytes, status: int) -> Problem:
     return Problem.parse(data, status)
 
 
+class _PinnedConnection(http.client.HTTPSConnection):
+    """Is never connected to anybody but the broker that is meant, however often it connects.
+
+    Attributes:
+        identity: Who is at the other end; None before it is connected.
+    """
+
+    identity: str | None = None
+
+    def __init__(self, address: BrokerAddress) -> None:
+        if address.identity is None:
+            context = ssl.create_default_context()
+        else:  # the key itself is compared, so names and authorities don't matter, and are not loaded
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        super().__init__(address.host, address.port, timeout=_TIMEOUT, context=context)
+        self._address = address
+
+    def connect(self) -> None:
+        """See http.client.
+
+        Raises:
+            BrokerError: Another is there; nothing was sent.
+        """
+        try:
+            super().connect()
+            self.identity = self._checked()
+        except BaseException:
+            self.close()
+            raise
+
+    def _checked(self) -> str:
+        """Return who is at the other end, if it is who it must be."""
+        certificate = self.sock.getpeercert(binary_form=True)
+        try:
+            identity = identity_of(load_der_x509_certificate(certificate or b"").public_key())
+        except ValueError:
+            raise BrokerError(f"what answers at {self._address} shows no key") from None
+        expected = self._address.identity
+        if expected is not None and not hmac.compare_digest(identity, expected):
+            raise BrokerError(
+                f"what answers at {self._address.host}:{self._address.port} is {identity}, not {expected}",
+                "somebody stands in for it, or it was made anew: ask its operator; nothing was sent",
+            )
+        return identity
+
+
 class Connection:
     """A connection to a broker.
 
@@ -77,28 +126,19 @@ class Connection:
     def __init__(self, address: BrokerAddress) -> None:
         self._address = address
         self._http: http.client.HTTPConnection
-        self.identity: str | None = None
         if not address.tls:
             self._http = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT)
             return
-        if address.identity is None:
-            context = ssl.create_default_context()
-        else:  # the key itself is compared, so names and authorities don't matter, and are not loaded
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname = False
-            context.verify_mode = ssl.CERT_NONE
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        connection = http.client.HTTPSConnection(address.host, address.port, timeout=_TIMEOUT, context=context)
-        self._http = connection
+        self._http = _PinnedConnection(address)
         try:
-            connection.connect()
-            self.identity = self._checked(connection)
+            self._http.connect()
         except OSError as error:
-            connection.close()
             raise self._unreachable(error) from None
-        except BaseException:
-            connection.close()
-            raise
+
+    @property
+    def identity(self) -> str | None:
+        """Who is at the other end; None without TLS."""
+        return self._http.identity if isinstance(self._http, _PinnedConnection) else None
 
     def __enter__(self) -> Self:
         return self
@@ -138,21 +178,6 @@ class Connection:
             raise ProblemError(_problem(data, response.status))
         match = _COOKIE.search(response.headers.get("set-cookie", ""))
         return Answer(data, match[1] if match else None)
-
-    def _checked(self, connection: http.client.HTTPSConnection) -> str:
-        """Return who is at the other end, if it is who it must be."""
-        certificate = connection.sock.getpeercert(binary_form=True)
-        try:
-            identity = identity_of(load_der_x509_certificate(certificate or b"").public_key())
-        except ValueError:
-            raise BrokerError(f"what answers at {self._address} shows no key") from None
-        expected = self._address.identity
-        if expected is not None and not hmac.compare_digest(identity, expected):
-            raise BrokerError(
-                f"what answers at {self._address.host}:{self._address.port} is {identity}, not {expected}",
-                "somebody stands in for it, or it was made anew: ask its operator; nothing was sent",
-            )
-        return identity
 
     def _unreachable(self, error: Exception) -> BrokerError:
         words = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -50,6 +50,7 @@ from sealfs.keys import (
 )
 from sealfs.store.address import open_store
 from sealfs.store.base import ObjectStore
+from sealfs.terminal import escaped
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -217,13 +218,13 @@ def open_dataset(store: ObjectStore, version: Version | None, signer: Signer | N
         note(f"first use of {store.uri}: from now on only snapshots signed by {dataset.newest.signer} are believed")
     if dataset.snapshot.level in _UNPROTECTED:
         level = Level.parse(dataset.snapshot.level)
-        note(click.style(f"{store.uri} was made at {level}: {level.meaning}", fg="yellow", bold=True))
+        note(f"{store.uri} was made at {level}: {level.meaning}", fg="yellow", bold=True)
     return dataset
 
 
-def note(message: str) -> None:
-    """Tell the user something that is not output."""
-    click.echo(f"sealfs: {message}", err=True)
+def note(message: str, **style: Any) -> None:
+    """Tell the user something that is not output, in a `click.style`."""
+    click.secho(f"sealfs: {escaped(message)}", err=True, **style)
 
 
 def print_json(value: object) -> None:
@@ -233,8 +234,7 @@ def print_json(value: object) -> None:
 
 def shown_path(path: bytes) -> str:
     """Return a path for a terminal: control characters and undecodable bytes escaped."""
-    text = path.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return escaped(path.decode("utf-8", "backslashreplace"))
 
 
 def shown_size(size: int) -> str:

@@ -15,6 +15,7 @@ from sealfs.cli.common import collateral_option, identity_option, json_option, p
 from sealfs.dataset.version import split_version
 from sealfs.errors import SealfsError
 from sealfs.keys import default_identity_path, is_locked, load_identity
+from sealfs.terminal import escaped
 
 _MAX_SKEW = 300.0  # seconds
 
@@ -59,7 +60,7 @@ def command(
     else:
         for finding in findings:
             mark = click.style("ok  ", fg="green") if finding.good else click.style("BAD ", fg="red", bold=True)
-            click.echo(f"{mark}{finding.about}: {finding.words}")
+            click.echo(f"{mark}{finding.about}: {escaped(finding.words)}")
     return 0 if all(finding.good for finding in findings) else 1
 
 

@@ -68,7 +68,7 @@ def keys_here(datasets: Sequence[Dataset], own: Own, broker: str | None) -> Hand
     keys = [source.keys(dataset) for dataset in datasets]
     if source.proven is not None:
         level = Level.parse(source.proven)
-        note(click.style(f"keys were released to this machine at {level}: {level.meaning}", fg="yellow", bold=True))
+        note(f"keys were released to this machine at {level}: {level.meaning}", fg="yellow", bold=True)
     return PresharedKeys(keys, source.proven)
 
 

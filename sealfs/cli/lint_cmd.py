@@ -10,6 +10,7 @@ import click
 from sealfs.cli.common import json_option, note, print_json
 from sealfs.enclave.lint import LEVELS, Finding, Level, lint, worst
 from sealfs.errors import LocalIOError
+from sealfs.terminal import escaped
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
@@ -52,6 +53,6 @@ def print_findings(findings: list[Finding], manifest: Path) -> None:
     """Print findings for people."""
     for finding in findings:
         level = click.style(finding.level, fg=_COLOURS[finding.level])
-        click.echo(f"{manifest}:{finding.line}: {level}: {finding.what}: {finding.why}")
+        click.echo(f"{manifest}:{finding.line}: {level}: {escaped(finding.what)}: {escaped(finding.why)}")
     if not findings:
         note(f"nothing to say about {manifest}")

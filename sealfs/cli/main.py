@@ -5,17 +5,19 @@ Verbs are imported when they are asked for, so that `sealfs --help` and `sealfs 
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
 import sys
 import traceback
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 import click
 
 from sealfs import __version__
-from sealfs.errors import SealfsError
+from sealfs.errors import LocalIOError, SealfsError
+from sealfs.terminal import LineFormatter, escaped
 
 _VERBS = {
     "keygen": "Make an identity and print its public recipient string.",
@@ -48,6 +50,7 @@ _VERBS = {
 }
 
 _BROKEN_PIPE = 141  # as a shell sees a program that SIGPIPE ended
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 _EPILOG = """\b
 Exit codes:
@@ -92,7 +95,7 @@ class VerbGroup(click.Group):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _give_up(sys.stdout)
             raise click.exceptions.Exit(_BROKEN_PIPE) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -112,21 +115,32 @@ def cli(verbose: bool) -> None:
     reads it as ordinary files. URI is s3://BUCKET/PREFIX, file:///FOLDER or a plain path; URI@VERSION names an
     older version. 'sealfs VERB --help' tells more.
     """
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING,
-        format="sealfs: %(message)s",
-        stream=sys.stderr,
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter("sealfs: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
+
+
+def _give_up(stream: TextIO) -> None:
+    """Let what is still to be written to a stream go nowhere: at its end the interpreter would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(message: str, code: int) -> NoReturn:
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    click.echo(click.style("sealfs: ", fg="red", bold=True) + message, err=True)
+        _give_up(sys.stdout)
+    try:
+        click.echo(click.style("sealfs: ", fg="red", bold=True) + escaped(message), err=True)
+    except OSError:  # the exit code says it as well
+        _give_up(sys.stderr)
     sys.exit(code)
+
+
+def _fail_internally(error: Exception) -> NoReturn:
+    if os.environ.get("SEALFS_DEBUG"):
+        traceback.print_exc()
+    _fail(f"internal error: {type(error).__name__}: {error}; SEALFS_DEBUG=1 shows where, please report it", 1)
 
 
 def main() -> NoReturn:
@@ -147,9 +161,12 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, click.Abort):
         _fail("interrupted", 130)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
         sys.exit(_BROKEN_PIPE)
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:  # of all other files who has them open says what is wrong
+            _fail_internally(error)
+        hint = "make room, or write it elsewhere"
+        _fail(f"cannot write to standard output: {error.strerror}; {hint}", LocalIOError.exit_code)
     except Exception as error:
-        if os.environ.get("SEALFS_DEBUG"):
-            traceback.print_exc()
-        _fail(f"internal error: {type(error).__name__}: {error}; SEALFS_DEBUG=1 shows where, please report it", 1)
+        _fail_internally(error)

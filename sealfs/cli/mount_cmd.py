@@ -19,6 +19,7 @@ from sealfs.errors import MountError
 from sealfs.keys import Signer
 from sealfs.opening import CacheSettings
 from sealfs.store.address import open_store
+from sealfs.terminal import LineFormatter
 from sealfs.xdg import cache_directory, state_directory
 
 _GIB = 1 << 30
@@ -162,4 +163,4 @@ def _detach(mountpoint: str) -> None:
         os.dup2(log, descriptor)
     os.chdir("/")
     for handler in logging.getLogger().handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))

@@ -13,6 +13,7 @@ from sealfs.cli.common import SignerParameter, collateral_option, json_option, p
 from sealfs.enclave.lint import lint
 from sealfs.errors import EvidenceError, LocalIOError, UsageError
 from sealfs.keys import Signer
+from sealfs.terminal import escaped
 
 try:
     from sealfs.attestation.collateral import CollateralFolder, default_folder
@@ -68,7 +69,7 @@ def _read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)
     except OSError as error:
-        raise LocalIOError(f"cannot read {path}: {error.strerror}") from None
+        raise LocalIOError(f"cannot read {path}: {error.strerror}", "check the file's name and mode") from None
     if len(data) > _MAX_FILE:
         raise UsageError(f"{path} is too big to be that")
     return data
@@ -212,12 +213,12 @@ def _shown(claims: Claims | None) -> dict[str, object] | None:
 
 def _print(verdict: Verdict, claims: Claims | None, bound: bool) -> None:
     word = click.style("allowed", fg="green") if verdict.allowed else click.style("refused", fg="red", bold=True)
-    click.echo(f"{word}: {verdict.reason}")
+    click.echo(f"{word}: {escaped(verdict.reason)}")
     for finding in verdict.findings:
         mark = click.style("ok  ", fg="green") if finding.ok else click.style("BAD ", fg="red", bold=True)
-        click.echo(f"{mark}{finding.rule}: demanded {finding.demanded}; offered {finding.offered}")
+        click.echo(f"{mark}{finding.rule}: demanded {finding.demanded}; offered {escaped(finding.offered)}")
     if claims is not None:
         for name, value in claims.details.items():
-            click.echo(f"    {name}: {value}")
+            click.echo(f"    {name}: {escaped(value)}")
         if not bound:
             click.echo(f"    not checked: to whom it is bound. It says {claims.report_data.hex()}")

@@ -16,6 +16,7 @@ from sealfs.cli.common import (
     Command,
     RecipientParameter,
     SignerParameter,
+    SizeParameter,
     identity_option,
     note,
     open_dataset,
@@ -92,6 +93,9 @@ def _check_name(context: click.Context, parameter: click.Parameter, value: str |
 def job_options(command: Command) -> Command:
     """Add the options that say what a run reads and writes, and where it runs."""
     for option in (
+        click.option("--cache-memory", type=SizeParameter(), metavar="SIZE",
+                     help="Decrypted data that is kept in memory: of each dataset, in each process "
+                     "[default: 256M; in an enclave 64M]."),
         click.option("--out-interval", type=click.FloatRange(min=0.1), default=DEFAULT_INTERVAL, show_default=True,
                      metavar="SECONDS", help="How often results are sealed; a crash loses no more than that."),
         click.option("--out-log", metavar="NAME", callback=_check_name,
@@ -145,6 +149,7 @@ def command(
     recipients: tuple[Recipient, ...],
     out_interval: float,
     out_log: str | None,
+    cache_memory: int | None,
     enclave: Path | None,
     runner: Path | None,
     dry_run: bool,
@@ -213,6 +218,7 @@ def command(
     output = make_output(out, recipients, out_interval, out_log, chosen)
     kind: KeyKind = "test-keys" if test_keys else keys_from
     job = make_job(data, signers, output, workload, kind, broker, attach, enclave)
+    job = replace(job, cache_memory=cache_memory)
     if dry_run:
         _print(job, chosen)
         return 0
@@ -226,7 +232,7 @@ def command(
     if test_keys is not None:
         keys = PresharedKeys.read(test_keys)
     elif data and kind == "runner":
-        keys = _runner_secret(runner, enclave)
+        keys = runner_secret(runner, enclave)
     elif data and not chosen.is_enclave:
         keys = _keys_here(job, own, identity_path, opened)
         job = replace(job, keys="identity" if isinstance(keys, IdentityKeys) else "test-keys", broker=None)
@@ -237,8 +243,14 @@ def command(
     return Run(job, chosen, opened, keys, note, single_writer=single_writer).run()
 
 
-def _runner_secret(runner: Path | None, enclave: Path | None) -> RunnerSecret:
-    """Return what a runner hands to the rehearsal that it starts: itself, and what it knows that it starts."""
+def runner_secret(runner: Path | None, enclave: Path | None) -> RunnerSecret:
+    """Return what a runner hands to the rehearsal that it starts: itself, and what it knows that it starts.
+
+    Raises:
+        UsageError: Not both are named.
+        KeyAccessError: The runner's identity can't be used.
+        ExecutorError: Nothing was measured there.
+    """
     if runner is None or enclave is None:
         raise UsageError(
             "a runner's word is for rehearsals in an enclave's folder", "name both: --runner FILE --enclave DIR"

@@ -11,6 +11,7 @@ import click
 from sealfs.cli.common import json_option, print_json, shown_size
 from sealfs.errors import IntegrityError, MountError
 from sealfs.mount.control import all_reports, report_of
+from sealfs.terminal import escaped
 
 
 @click.command()
@@ -53,4 +54,4 @@ def _print(report: dict[str, Any]) -> None:
             f"{shown_size(cache['fetched'])} fetched, {cache['errors']} failed requests"
         )
     if report["poisoned"]:
-        click.echo(click.style(f"    POISONED: {report['poisoned']}", fg="red", bold=True))
+        click.echo(click.style(f"    POISONED: {escaped(report['poisoned'])}", fg="red", bold=True))

@@ -16,6 +16,7 @@ from sealfs.broker.address import BrokerAddress
 from sealfs.broker.exchange import bring, exchange
 from sealfs.broker.owner import BrokerMember
 from sealfs.cli.common import Bars, SignerParameter, identity_option, json_option, note, open_identity, print_json
+from sealfs.cli.run_cmd import runner_secret
 from sealfs.cli.task_common import TASK, now, standing
 from sealfs.contracts import plain
 from sealfs.contracts.files import change_task, load_task
@@ -24,13 +25,14 @@ from sealfs.contracts.lock import Lock, is_locked
 from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import Task
 from sealfs.contracts.vouching import vouch
-from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, UsageError
+from sealfs.errors import ContractError, KeyAccessError, SealfsError, UsageError
 from sealfs.keys import Identity, Signer
 from sealfs.opening import open_view
 from sealfs.pull import Pull
 from sealfs.store.address import open_store
 from sealfs.tasks.inside import LOCK
 from sealfs.tasks.outside import TaskRun, get_beside, load_provenance, open_result
+from sealfs.terminal import escaped
 from sealfs.xdg import cache_directory
 
 
@@ -46,7 +48,7 @@ def sync(path: Path, identity: Identity) -> Task:
             if name == own:
                 bring(BrokerMember(address, identity), task)
             task = exchange(address, task)
-        except (KeyRefusedError, BrokerError) as error:
+        except SealfsError as error:  # it may be hostile: what one answers keeps nobody from the others
             note(f"{name}: {error.message}")
     return change_task(path, lambda known: known.merged(task))
 
@@ -75,6 +77,10 @@ def sync_command(path: Path, identity_path: Path | None, as_json: bool) -> None:
               help="Where an input lies, if it is not where the contract says. Repeatable.")  # fmt: skip
 @click.option("--enclave", type=click.Path(path_type=Path), metavar="DIR",
               help="What 'sealfs measure --contract' filled, for executors with an enclave.")  # fmt: skip
+@click.option("--runner", type=click.Path(path_type=Path), metavar="FILE",
+              help="Identity of an enrolled runner: its word for what is in DIR is the evidence (L2).")  # fmt: skip
+@click.option("--attach", type=click.Choice(["preload", "fuse"]), default="preload", show_default=True,
+              help="How data gets in, natively: inside the process, or by FUSE mounts.")  # fmt: skip
 @click.option("--offline", is_flag=True, help="Do not exchange statements with brokers before and after.")
 @identity_option
 @json_option
@@ -84,6 +90,8 @@ def run_command(
     script: Path | None,
     places: tuple[str, ...],
     enclave: Path | None,
+    runner: Path | None,
+    attach: str,
     offline: bool,
     identity_path: Path | None,
     as_json: bool,
@@ -92,6 +100,12 @@ def run_command(
 
     Nothing that you say here changes what runs: command, environment, data and recipients are the contract's, and
     the brokers release keys to nothing else. The exit code is the script's.
+
+    With --attach fuse also programs that do not call libc read the data, and so does everybody on the machine who
+    may: it is for guests that are protected as a whole (L4), and for rehearsals.
+
+    With --runner an enrolled runner signs for what was measured (sealfs measure --contract --keys runner), natively
+    or under gramine-direct. Nothing else vouches for it: that is a rehearsal, which brokers know as L2.
     """
     identity = open_identity(identity_path)
     if not offline:
@@ -100,7 +114,9 @@ def run_command(
     level = contract.policy.level
     click.echo(click.style(f"sealfs: {level}: {level.meaning}", fg="yellow", bold=True), err=True)
     elsewhere = dict(_named(places, contract.inputs))
-    report = TaskRun(path, identity, results, script, elsewhere, enclave and enclave.absolute(), note).run()
+    enclave = enclave and enclave.absolute()
+    word = runner_secret(runner, enclave) if runner is not None else None
+    report = TaskRun(path, identity, results, script, elsewhere, enclave, note, word, attach).run()
     if not offline:
         sync(path, identity)
     if as_json:
@@ -189,9 +205,10 @@ def results_command(
         print_json(described)
         return
     for entry in described:
-        click.echo(f"run {str(entry['run'])[:8]}  {entry['output']}  {entry['level']}  {entry['address']}")
+        level = f"{entry['level']}{'' if verify else ', as it says of itself (--verify checks)'}"
+        click.echo(f"run {str(entry['run'])[:8]}  {entry['output']}  {level}  {entry['address']}")
         for line in entry.get("why", []):  # type: ignore[attr-defined]
-            click.echo(f"  {line}")
+            click.echo(f"  {escaped(line)}")
         if "files" in entry:
             click.echo(f"  opened to {entry['files']}")
     if not described:

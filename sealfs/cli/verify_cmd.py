@@ -23,6 +23,7 @@ from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.verify import Verdict, verify
 from sealfs.errors import IntegrityError, KeyAccessError
 from sealfs.keys import Signer
+from sealfs.terminal import escaped
 
 
 @click.command()
@@ -76,7 +77,7 @@ def _print(verdict: Verdict, version: int, as_json: bool) -> None:
         )
         return
     for name, reason in verdict.bad_objects.items():
-        click.echo(f"BAD object {name}: {reason}")
+        click.echo(f"BAD object {name}: {escaped(reason)}")
     for path in verdict.bad_files:
         click.echo(f"BAD file {shown_path(path)}")
     if verdict.is_good:

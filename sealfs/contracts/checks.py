@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from sealfs.errors import DocumentError
 
 if TYPE_CHECKING:
-    from sealfs.contracts.contract import Contract, Function
+    from sealfs.contracts.contract import Contract
 
 MAX_PARTIES: Final = 32
 MAX_INPUTS: Final = 64
@@ -31,7 +31,11 @@ PREFIX: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}|"
 _BROKER = re.compile(r"https://[A-Za-z0-9._:\[\]-]{1,255}(?:/[A-Za-z0-9._~/-]*)?#sha256:[0-9a-f]{64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PRINTABLE_PATH = re.compile(r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]{1,1024}")
-_CODE_BY_NAME = re.compile(r"LD_.*|PYTHON(?!HASHSEED$|UNBUFFERED$|WARNINGS$).*|SEALFS_.*|GLIBC_TUNABLES|GCONV_PATH")
+_CODE_BY_NAME = re.compile(
+    r"LD_.*|PYTHON(?!HASHSEED$|UNBUFFERED$|WARNINGS$).*|SEALFS_.*|GLIBC_TUNABLES|GCONV_PATH"
+    r"|BASH_ENV|ENV|OPENSSL_(?:CONF|ENGINES|MODULES)"
+)
+_CODE_BY_PLACE = {"PATH", "HOME"}  # where programs are, and Python's own modules of a user
 _SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/bin", "/sbin", "/usr", "/lib", "/lib64", "/boot")
 
 
@@ -45,6 +49,7 @@ def check(contract: Contract) -> None:
     _check_keys(contract)
     _check_function(contract)
     _check_paths(contract)
+    _check_environment(contract)
     _check_outputs(contract)
     if not contract.inputs or not contract.outputs:
         raise DocumentError("a contract has at least one input and one output", "what is it for otherwise?")
@@ -112,18 +117,26 @@ def _check_function(contract: Contract) -> None:
             raise DocumentError(f"the function belongs to '{function.owner}', its code's input does not")
         if function.script != os.path.normpath(function.script) or function.script.startswith(("/", "..")):
             raise DocumentError("the script is a path below its input's top, without '..'")
-    _check_environment(function)
 
 
-def _check_environment(function: Function) -> None:
-    for name in function.environment:
+def _check_environment(contract: Contract) -> None:
+    function = contract.function
+    for name, value in function.environment.items():
         if not _VARIABLE.fullmatch(name):
             raise DocumentError(f"{name[:80]!r} is no name of an environment variable")
-        if _CODE_BY_NAME.fullmatch(name):
+        if _CODE_BY_NAME.fullmatch(name) or (name == "PYTHONWARNINGS" and "." in value):  # imports what has the dot
             raise DocumentError(
                 f"the environment variable {name} can load code that nobody agreed on",
                 "leave it out; the script can do what it needs by itself",
             )
+    inputs, outputs = contract.inputs.values(), contract.outputs.values()
+    folders = [*(entry.path for entry in inputs), *(entry.path for entry in outputs)]
+    for name in _CODE_BY_PLACE & function.environment.keys():
+        for place in function.environment[name].split(":"):
+            if not place.startswith("/") or any(_within(os.path.normpath(place), folder) for folder in folders):
+                raise DocumentError(
+                    f"the environment variable {name} leads to data, which could be code there", "leave it out"
+                )
 
 
 def _check_paths(contract: Contract) -> None:

@@ -18,6 +18,7 @@ from rich.filesize import decimal
 
 from sealfs.attestation.levels import Level
 from sealfs.contracts.contract import Contract, Output, shown_time
+from sealfs.terminal import escaped
 
 _NETWORK = {
     "services": "it reaches the parties' brokers and the stores, nothing else",
@@ -44,7 +45,14 @@ def quoted(text: str) -> str:
 
 
 def _escaped(character: str) -> str:
-    return "\\" + character if character in '"\\' else character.encode("unicode_escape").decode()
+    return "\\" + character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def _word(text: str) -> str:
+    """Return a word as a shell would be given it: two that differ never look the same."""
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(c if c.isprintable() and c not in "'\\" else _escaped(c) for c in text) + "'"
 
 
 def fingerprint(key: object) -> str:
@@ -112,16 +120,13 @@ def _function(contract: Contract) -> Iterator[str]:
     else:
         yield f"script {quoted(function.script)} with SHA-256 {function.sha256}"
         yield "  read that very file before you sign: sha256sum shows whether it is the one"
-    yield f"called with {shlex.join(map(_visible, function.arguments)) or 'no arguments'}"
-    environment = [f"{name}={shlex.quote(_visible(value))}" for name, value in sorted(function.environment.items())]
+    words = " ".join(map(_word, function.arguments))
+    yield f"called with: {words}" if words else "called without arguments"
+    environment = [f"{name}={_word(value)}" for name, value in sorted(function.environment.items())]
     yield f"environment: {', '.join(environment) or 'nothing but what Python itself needs'}"
     yield f"runs in {function.executor}; {_STDOUT[contract.stdout]}"
     enforced = "" if contract.policy.level == Level.L5 else " (agreed, but below L5 nothing enforces it)"
     yield f"{_NETWORK[contract.network]}{enforced if contract.network == 'services' else ''}"
-
-
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _inputs(contract: Contract) -> Iterator[str]:
@@ -130,7 +135,7 @@ def _inputs(contract: Contract) -> Iterator[str]:
         owners = " and ".join(entry.owners)
         shared = " together with others" if paths.count(entry.path) > 1 else ""
         prefix = f", each name with {entry.prefix} before it" if entry.prefix else ""
-        yield f"{name}, of {owners}: seen at {entry.path}{shared}{prefix}"
+        yield f"{name}, of {owners}: seen at {quoted(entry.path)}{shared}{prefix}"
         if entry.data is None:
             yield "  WHICH DATA is not said yet; nobody can sign before"
         else:
@@ -142,7 +147,7 @@ def _inputs(contract: Contract) -> Iterator[str]:
 
 def _outputs(contract: Contract) -> Iterator[str]:
     for name, output in contract.outputs.items():
-        yield f"{name}: what the script writes to {output.path}, {decimal(output.max_size)} at most"
+        yield f"{name}: what the script writes to {quoted(output.path)}, {decimal(output.max_size)} at most"
         yield f"  only {' and '.join(output.recipients)} can open it, {_release(output)}"
 
 
@@ -239,7 +244,7 @@ def changes(old: Contract, new: Contract) -> list[str]:
 def _leaves(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping) and value:
         for name, member in value.items():
-            yield from _leaves(member, f"{at} › {_visible(name)}" if at else _visible(name))
+            yield from _leaves(member, f"{at} › {escaped(name)}" if at else escaped(name))
     elif isinstance(value, list):
         yield at, f"[{', '.join(_shown(member) for member in value)}]"
     else:

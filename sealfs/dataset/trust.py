@@ -50,8 +50,13 @@ class Pin:
         """Refuse a newest snapshot that contradicts this pin.
 
         Raises:
-            TrustError: Another dataset, older than seen, or a different history.
+            TrustError: Another signer, another dataset, older than seen, or a different history.
         """
+        if snapshot.signer != self.signer:  # pinned since the snapshot was fetched
+            raise TrustError(
+                f"the snapshot is signed by {snapshot.signer}, but {self.uri} is pinned to {self.signer}",
+                f"if the provider really has a new key, run: sealfs trust {self.uri} --signer NEW",
+            )
         if snapshot.dataset != self.dataset:
             raise TrustError(
                 f"{self.uri} now holds another dataset than the one seen before",

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 
-from sealfs.attestation.evidence import EvidenceProvider, detect
+from sealfs.attestation.detect import detect
+from sealfs.attestation.evidence import EvidenceProvider
 from sealfs.attestation.levels import Level
 from sealfs.attestation.runner import RunnerProvider
 from sealfs.broker.address import BrokerAddress
@@ -142,13 +143,22 @@ def keys_for_evidence(runner: str | None, broker: str | None) -> AttestedKeys:
         KeyAccessError: The runner has handed something else.
         UsageError: That is no broker.
     """
-    provider: EvidenceProvider | None
-    if runner is not None:
-        secret = RunnerSecret.parse(runner)
-        provider = RunnerProvider(secret.identity, secret.manifest)
-    else:
-        provider = detect()
-    return AttestedKeys(provider, parse_hint(broker) if broker else None)
+    return AttestedKeys(provider_for(runner), parse_hint(broker) if broker else None)
+
+
+def provider_for(runner: str | None) -> EvidenceProvider | None:
+    """Return what makes evidence for this process; None if nothing can be proven.
+
+    Args:
+        runner: What a runner has handed to it; None for the evidence of the hardware that it runs on.
+
+    Raises:
+        KeyAccessError: The runner has handed something else.
+    """
+    if runner is None:
+        return detect()
+    secret = RunnerSecret.parse(runner)
+    return RunnerProvider(secret.identity, secret.manifest)
 
 
 def parse_hint(text: str) -> BrokerHint:

@@ -174,6 +174,24 @@ class RunnerSecret:
         return cls(parse_identity(text, "the runner's secret"), match[1])
 
 
+def read_secret(descriptor: int) -> str:
+    """Return what a descriptor gives to its end, and close it: the program must not inherit it.
+
+    Raises:
+        KeyAccessError: It is not open, or gives more than any key is.
+    """
+    try:
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(MAX_SECRETS + 1)
+    except OSError as error:
+        raise KeyAccessError(
+            f"cannot read descriptor {descriptor}: {error.strerror}", "who starts the launcher has to open it"
+        ) from None
+    if len(data) > MAX_SECRETS:
+        raise KeyAccessError(f"descriptor {descriptor} gives too much for a key", "give it an identity file")
+    return data.decode("utf-8", "replace")
+
+
 def write_preshared_keys(path: Path, keys: Iterable[DatasetKeys]) -> None:
     """Write dataset keys to a new file that only its owner can read: for tests, as nothing protects them there.
 

@@ -28,10 +28,10 @@ from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import LIBRARY, Settings, attach_dataset, is_preloaded
 from sealfs.enclave.defaults import apply_defaults
-from sealfs.enclave.keysource import MAX_SECRETS, IdentityKeys, KeySource, PresharedKeys
+from sealfs.enclave.keysource import IdentityKeys, KeySource, PresharedKeys, read_secret
 from sealfs.enclave.printing import print_to, say
 from sealfs.enclave.shellouts import answer_shell_outs
-from sealfs.errors import KeyAccessError, LocalIOError, MountError, SealfsError, UsageError
+from sealfs.errors import LocalIOError, MountError, SealfsError, UsageError
 from sealfs.keys import Signer, parse_identity
 from sealfs.placement import (
     DEFAULT_INTERVAL,
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apply_defaults()
         source = _key_source(options) if datasets else None
         if source is not None:
-            attach_all(datasets, source, Settings(options.cache, real_files=options.real_files))
+            attach_all(datasets, source, Settings(options.cache_memory, real_files=options.real_files))
         if output is not None:
             _run_with_results(options.program, output, source)
             return
@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sealfs.enclave.launch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m sealfs.enclave.launch", description=__doc__, allow_abbrev=False
+    )
     add = parser.add_argument
     add("--data", action="append", default=[], metavar="URI[@VERSION]:/path", help="what to attach, and where")
     add("--signer", action="append", default=[], metavar="[/path=]KEY", help="whom to believe, at all paths or one")
@@ -93,7 +95,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="a file among the results for what the script prints, and nobody else sees",
     )
     add("--out-interval", type=float, default=DEFAULT_INTERVAL, metavar="SECONDS", help="between two snapshots")
-    add("--cache", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep in memory")
+    add("--cache-memory", type=int, default=0, metavar="BYTES", help="decrypted bytes to keep of each dataset")
     add("--real-files", action="store_true", help="always give out files of the kernel")
     add("program", nargs=argparse.REMAINDER, help="-- script.py or program, and its arguments")
     options = parser.parse_args(arguments)
@@ -164,28 +166,14 @@ def _own_options() -> int:
 def _key_source(options: argparse.Namespace) -> KeySource:
     """Return where this launch's keys come from: one place, and nothing to fall back on."""
     if options.keys_fd is not None:
-        return PresharedKeys.parse(_read(options.keys_fd), f"what descriptor {options.keys_fd} gives")
+        return PresharedKeys.parse(read_secret(options.keys_fd), f"what descriptor {options.keys_fd} gives")
     if options.attested or options.runner_fd is not None:
         from sealfs.enclave.attested import keys_for_evidence  # noqa: PLC0415 - loads what talks to a broker
 
-        return keys_for_evidence(None if options.attested else _read(options.runner_fd), options.broker)
-    text = _read(options.identity_fd)
-    passphrase = None if options.passphrase_fd is None else _read(options.passphrase_fd).rstrip("\n")
+        return keys_for_evidence(None if options.attested else read_secret(options.runner_fd), options.broker)
+    text = read_secret(options.identity_fd)
+    passphrase = None if options.passphrase_fd is None else read_secret(options.passphrase_fd).rstrip("\n")
     return IdentityKeys(parse_identity(text, f"what descriptor {options.identity_fd} gives", passphrase))
-
-
-def _read(descriptor: int) -> str:
-    """Return what a descriptor gives to its end, and close it: the program must not inherit it."""
-    try:
-        with os.fdopen(descriptor, "rb") as file:
-            data = file.read(MAX_SECRETS + 1)
-    except OSError as error:
-        raise KeyAccessError(
-            f"cannot read descriptor {descriptor}: {error.strerror}", "who starts the launcher has to open it"
-        ) from None
-    if len(data) > MAX_SECRETS:
-        raise KeyAccessError(f"descriptor {descriptor} gives too much for a key", "give it an identity file")
-    return data.decode("utf-8", "replace")
 
 
 def attach_all(datasets: Sequence[DataMount], source: KeySource, settings: Settings) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from sealfs.enclave.lint import Finding, lint
 from sealfs.errors import ExecutorError, LocalIOError
-from sealfs.executors.base import Executor, Job
+from sealfs.executors.base import MANIFEST, Executor, Job
 from sealfs.executors.enclave import folder_of
-from sealfs.executors.gramine import MANIFEST, RENDERED, SIGNATURE
+from sealfs.executors.gramine import RENDERED, SIGNATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Measured:
         commands: What builds the enclave from the files.
         missing: The first tool that is not there, so that nothing was built; None if all ran.
         mrenclave: The measurement, in hex; None if nothing was signed.
+        manifest: What a rehearsal has instead: the SHA-256 of its manifest, in hex; None if there is none.
     """
 
     files: tuple[str, ...]
@@ -37,6 +38,7 @@ class Measured:
     commands: tuple[tuple[str, ...], ...]
     missing: str | None
     mrenclave: str | None
+    manifest: str | None
 
 
 def measure(job: Job, executor: Executor) -> Measured:
@@ -65,7 +67,8 @@ def measure(job: Job, executor: Executor) -> Measured:
         for command in commands:
             _run(command, folder)
         mrenclave = _mrenclave(folder)
-    return Measured(tuple(files), tuple(findings), commands, missing, mrenclave)
+    manifest = manifest_digest(folder) if missing is None and (folder / MANIFEST).exists() else None
+    return Measured(tuple(files), tuple(findings), commands, missing, mrenclave, manifest)
 
 
 def manifest_digest(folder: Path) -> str:

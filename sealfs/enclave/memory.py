@@ -19,6 +19,7 @@ from pathlib import Path
 from sealfs.errors import LocalIOError, UsageError
 
 _SHM = Path("/dev/shm")  # noqa: S108 - a private folder below it
+_PREFIX = "sealfs-out-"
 
 
 @dataclass(slots=True)
@@ -49,7 +50,7 @@ def memory_folder(path: Path) -> Iterator[MemoryFolder]:
     """
     there = _check_place(path)
     try:
-        base = Path(tempfile.mkdtemp(prefix=f"sealfs-out-{os.getpid()}-", dir=_SHM))
+        base = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_SHM))
     except OSError as error:
         raise LocalIOError(
             f"cannot make a folder in {_SHM}: {error.strerror}", "results are kept in memory: mount a tmpfs there"
@@ -66,6 +67,18 @@ def memory_folder(path: Path) -> Iterator[MemoryFolder]:
     finally:
         if not folder.keep:
             shutil.rmtree(base, ignore_errors=True)
+
+
+def remove_left_behind(path: Path, pid: int) -> None:
+    """Remove what a process that was killed has left at a path, and all that it wrote there; others' stays.
+
+    Args:
+        path: Where its memory folder was.
+        pid: Which process had it.
+    """
+    if path.is_symlink() and (target := path.readlink()).match(f"{_SHM}/{_PREFIX}{pid}-*/content"):
+        path.unlink()
+        shutil.rmtree(target.parent, ignore_errors=True)
 
 
 def _check_place(path: Path) -> os.stat_result | None:

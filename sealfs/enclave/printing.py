@@ -12,6 +12,8 @@ import os
 import sys
 from pathlib import Path
 
+from sealfs.terminal import escaped
+
 _host = 2  # descriptor of what the host reads
 
 
@@ -35,4 +37,4 @@ def say(message: str) -> None:
     """Tell whoever started this process something of sealfs's own."""
     if _host == 2:  # the order with what the program writes there is kept
         sys.stderr.flush()
-    os.write(_host, f"sealfs: {message}\n".encode(errors="backslashreplace"))
+    os.write(_host, f"sealfs: {escaped(message)}\n".encode())

@@ -57,7 +57,7 @@ def main(folder: Path, *, by_evidence: bool) -> int:
     if not by_evidence:
         return _launch(folder, identity, ["--identity-fd", "0"], identity.to_text())
 
-    from sealfs.attestation.evidence import detect  # noqa: PLC0415 - as in the launcher, only where it is needed
+    from sealfs.attestation.detect import detect  # noqa: PLC0415 - as in the launcher, only where it is needed
     from sealfs.enclave.keysource import RunnerSecret  # noqa: PLC0415
     from sealfs.enclave.rehearsal_broker import OWNER, stand_in  # noqa: PLC0415
 

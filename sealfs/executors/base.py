@@ -22,6 +22,7 @@ from sealfs.errors import ExecutorError, UsageError
 from sealfs.placement import DataMount, Output
 
 GROUP = "sealfs.executors"
+MANIFEST = "workload.manifest"  # in the enclave's folder: what is run; a runner signs for its SHA-256
 
 KeyKind = Literal["identity", "test-keys", "attested", "runner"]
 
@@ -38,6 +39,7 @@ class Job:
         preload: Whether datasets are attached in the process, by the launcher.
         enclave: The folder that `sealfs measure` filled; None for executors that need none.
         broker: Whom the launcher asks for keys, as OWNER@URL; None for whom each snapshot names.
+        cache_memory: Bytes of decrypted data that a process keeps of each dataset; None for what suits the place.
         contract: Whether all of this is said by a contract that is handed in at the start, and by nothing else.
     """
 
@@ -48,6 +50,7 @@ class Job:
     preload: bool = True
     enclave: Path | None = None
     broker: str | None = None
+    cache_memory: int | None = None
     contract: bool = False
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from sealfs.enclave.launch import is_script
 from sealfs.errors import ExecutorError
 from sealfs.executors.base import Job
+from sealfs.opening import CacheSettings
 from sealfs.placement import Output
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _PYTHON = re.compile(r"(.*/)?python(3(\.\d+)?)?")
 
 def native_command(job: Job) -> Sequence[str]:
     """Return the command line that runs a job natively; the keys come by descriptor `SECRETS_FD`."""
+    if job.cache_memory is None:
+        job = replace(job, cache_memory=CacheSettings().memory_size)  # as a mount; enclaves have less to give
     return [sys.executable, "-m", LAUNCHER, *_data(job, SECRETS_FD), "--", *job.command]
 
 
@@ -38,7 +41,7 @@ def enclave_command(job: Job, collected: Collected) -> Sequence[str]:
         ExecutorError: Results of something else than a Python script: whoever writes them has to seal them.
     """
     if job.contract:
-        return [collected.python, "-m", CONTRACTS, "--from", "/ciphertext", "/results"]
+        return [collected.python, "-m", CONTRACTS, "--from", "/ciphertext", "/results", *runner_words(job, 0)]
     inside = tuple(replace(data, address=f"file:///ciphertext/{n}") for n, data in enumerate(job.datasets))
     command = list(job.command)
     if len(command) > 1 and _PYTHON.fullmatch(command[0]) and command[1].endswith(".py"):
@@ -66,6 +69,11 @@ def rehearsal_command(folder: Path, *, by_evidence: bool, contract: bool = False
     return [sys.executable, "-m", "sealfs.enclave.rehearsal", str(folder), *also]
 
 
+def runner_words(job: Job, descriptor: int) -> list[str]:
+    """Return what tells who carries out a contract that a runner vouches for it, and which descriptor says so."""
+    return ["--runner-fd", str(descriptor)] if job.keys == "runner" else []
+
+
 def _data(job: Job, descriptor: int) -> list[str]:
     if not job.datasets:
         return []
@@ -76,6 +84,8 @@ def _data(job: Job, descriptor: int) -> list[str]:
         words = [options[job.keys], str(descriptor)]
     if job.broker is not None:
         words += ["--broker", job.broker]
+    if job.cache_memory is not None:
+        words += ["--cache-memory", str(job.cache_memory)]
     for data in job.datasets:
         words += ["--data", str(data)]
         if data.signer is not None:

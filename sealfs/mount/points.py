@@ -47,6 +47,19 @@ def check_fit(mountpoint: str) -> None:
         raise MountError(f"cannot mount on {mountpoint}: {error.strerror}", "name an empty folder") from None
 
 
+def wait_until_unmounted(mountpoint: str) -> None:
+    """Wait for a mount of ours to go, whose process has been told to.
+
+    Raises:
+        MountError: It does not.
+    """
+    deadline = time.monotonic() + _UNMOUNT_PATIENCE
+    while mounted_type(mountpoint) == FILE_SYSTEM:
+        if time.monotonic() > deadline:
+            raise MountError(f"{mountpoint} is still mounted", f"sealfs umount --lazy {mountpoint}")
+        time.sleep(0.02)
+
+
 def unmount(mountpoint: str, *, lazy: bool = False) -> None:
     """Unmount and return when the mount and the process behind it are really gone.
 

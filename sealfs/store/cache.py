@@ -15,6 +15,8 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
+import stat
 import threading
 import time
 from collections import OrderedDict
@@ -36,6 +38,8 @@ _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
 
 BlockKey = tuple[str, int]
+
+_BLOCK_NAME = re.compile(r"([a-z]+)_([0-9a-f-]+)\.([0-9]{1,12})", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -90,13 +94,11 @@ class DiskBlocks:
         """Take over what an earlier process left, oldest first, and clear away what it left half-done."""
         found: list[tuple[float, BlockKey, int]] = []
         for path in self._directory.glob("??/*"):
-            flat, _, block = path.name.rpartition(".")
-            kind, _, rest = flat.partition("_")
-            if not block.isdigit() or not rest:
+            match, status = _BLOCK_NAME.fullmatch(path.name), path.lstat()
+            if match is None or not stat.S_ISREG(status.st_mode):
                 _remove(path)
                 continue
-            status = path.stat()
-            found.append((status.st_mtime, (f"{kind}/{rest}", int(block)), status.st_size))
+            found.append((status.st_mtime, (f"{match[1]}/{match[2]}", int(match[3])), status.st_size))
         for _, key, size in sorted(found):
             self._sizes[key] = size
             self.size += size
@@ -118,7 +120,7 @@ class DiskBlocks:
                 return False
             self._sizes.move_to_end(key)
         try:
-            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            descriptor = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
             self.discard(key)
             return False
@@ -157,7 +159,8 @@ class DiskBlocks:
         temporary = path.with_name(f"{path.name}.tmp")
         try:
             path.parent.mkdir(exist_ok=True, mode=0o700)
-            with temporary.open("wb", buffering=0) as file:
+            _remove(temporary)  # of a process that was killed, or a link that somebody has put there
+            with temporary.open("xb", buffering=0) as file:
                 view = memoryview(data)
                 while view:
                     view = view[file.write(view) :]

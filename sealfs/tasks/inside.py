@@ -8,7 +8,7 @@ digest of that very contract is what the evidence is bound to: command, environm
 receives what. A host that tells it another contract gets no key for it. The host says only where ciphertext lies,
 which is checked against the digests agreed on, and where sealed results go.
 
-Threading: one thread, until the script runs.
+Threading: one thread, until the script runs; see `inputs` for mounts.
 """
 
 from __future__ import annotations
@@ -21,42 +21,41 @@ import shutil
 import sys
 import tempfile
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import TIMEOUT_MAX
 
-from sealfs.attestation.evidence import EvidenceProvider, detect
-from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
-from sealfs.broker.address import BrokerAddress
-from sealfs.broker.client import BrokerClient
 from sealfs.contracts.approval import RUN_ID_SIZE
-from sealfs.contracts.contract import Contract, Input, SealedData
+from sealfs.contracts.contract import Contract, SealedData
 from sealfs.contracts.lock import Lock, is_locked
-from sealfs.contracts.provenance import Exhibit, Provenance
-from sealfs.contracts.shares import combine
+from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import MAX_SIZE, Task
 from sealfs.dataset.dataset import Dataset
-from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.trust import TrustStore
-from sealfs.dataset.union import Member
-from sealfs.enclave.attach import attach_dataset, attach_union, is_preloaded, objects_folder
+from sealfs.enclave.attach import INTEGRITY_EXIT, is_preloaded
+from sealfs.enclave.attested import provider_for
 from sealfs.enclave.defaults import apply_defaults
+from sealfs.enclave.keysource import read_secret
 from sealfs.enclave.launch import preload_and_restart
 from sealfs.enclave.memory import memory_folder
 from sealfs.enclave.output import OutputSealer, end_like_a_program
 from sealfs.enclave.printing import print_to, say
-from sealfs.errors import ContractError, IntegrityError, LocalIOError, SealfsError, TrustError, UsageError
+from sealfs.enclave.shellouts import answer_shell_outs
+from sealfs.errors import ContractError, LocalIOError, SealfsError, UsageError
 from sealfs.keys import Identity, Recipient
 from sealfs.store.local import LocalStore
+from sealfs.tasks.inputs import attach_inputs, mounted_inputs
+from sealfs.tasks.release import Keys, release
 
 PROVENANCE = "provenance"  # objects beside the results' own
 LOCK = "lock"
 TOLD = "+told"  # folder beside the inputs with what the host says: files `task`, `run`, `script`
 PRINTED = "printed.log"  # what the script printed, sealed with its results
+STATE_PREFIX = "sealfs-inside-"  # of a folder for what is nobody's business, with the process's id behind it
 _MAX_SCRIPT = 64 << 20
 _BASE_ENVIRONMENT: Mapping[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/", "LC_ALL": "C.UTF-8"}
 
@@ -71,6 +70,8 @@ class Told:
         data: Input to the folder with its ciphertext.
         results: Output to the folder for its sealed results.
         script: Where the script lies, if it is no sealed input.
+        runner: Descriptor that gives a runner's secret, whose word is the evidence; None for the hardware's.
+        attach: How data gets in: "preload", inside this process, or "fuse".
     """
 
     task: Task
@@ -78,23 +79,13 @@ class Told:
     data: Mapping[str, str]
     results: Mapping[str, str]
     script: str | None
+    runner: int | None
+    attach: str = "preload"
 
 
-@dataclass(frozen=True)
-class Keys:
-    """What the brokers have released, and what they were shown.
-
-    Attributes:
-        keys: Input to its dataset's keys.
-        level: The lowest that a broker has found.
-        tee: Kind of evidence.
-        exhibits: The evidence, for whoever verifies the results.
-    """
-
-    keys: Mapping[str, DatasetKeys]
-    level: Level
-    tee: str
-    exhibits: tuple[Exhibit, ...]
+def environment_of(contract: Contract) -> dict[str, str]:
+    """Return all the environment variables that a script is to see."""
+    return {**_BASE_ENVIRONMENT, **contract.function.environment}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -103,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         told = _parse(arguments)
         contract = told.task.contract
-        environment = {**_BASE_ENVIRONMENT, **contract.function.environment}
-        if not is_preloaded():
-            preload_and_restart(arguments, [], environment)
+        environment = environment_of(contract)
+        if told.attach == "preload" and not is_preloaded():
+            preload_and_restart(arguments, [] if told.runner is None else [told.runner], environment)
         _replace_environment(environment, is_enclave=contract.function.executor != "native")
         apply_defaults()
         if not re.fullmatch(f"[0-9a-f]{{{2 * RUN_ID_SIZE}}}", told.run):
@@ -133,9 +124,13 @@ def _parse(arguments: Sequence[str]) -> Told:
     parser.add_argument("--data", action="append", default=[], metavar="INPUT=FOLDER")
     parser.add_argument("--result", action="append", default=[], metavar="OUTPUT=FOLDER")
     parser.add_argument("--script", metavar="FILE", help="where the script lies, if it is no sealed input")
+    parser.add_argument(
+        "--runner-fd", type=int, metavar="N", help="a runner's signature for evidence: what it signs with"
+    )
+    parser.add_argument("--attach", choices=["preload", "fuse"], default="preload", help="how data gets in")
     options = parser.parse_args(arguments)
     if options.folders is not None:
-        return _told_by_files(*map(Path, options.folders))
+        return _told_by_files(Path(options.folders[0]), Path(options.folders[1]), options.runner_fd)
     if options.task is None or options.run is None:
         parser.error("which --task, and which --run?")
     with open(options.task, "rb") as file:
@@ -152,10 +147,10 @@ def _parse(arguments: Sequence[str]) -> Told:
             "the host has not named a folder for exactly the contract's inputs and outputs",
             f"inputs: {', '.join(contract.inputs)}; outputs: {', '.join(contract.outputs)}",
         )
-    return Told(task, options.run, data, results, options.script)
+    return Told(task, options.run, data, results, options.script, options.runner_fd, options.attach)
 
 
-def _told_by_files(ciphertext: Path, results: Path) -> Told:
+def _told_by_files(ciphertext: Path, results: Path, runner: int | None) -> Told:
     with (ciphertext / TOLD / "task").open("rb") as file:
         task = Task.parse(file.read(MAX_SIZE + 1))
     with (ciphertext / TOLD / "run").open("rb") as file:
@@ -166,6 +161,7 @@ def _told_by_files(ciphertext: Path, results: Path) -> Told:
         {name: str(ciphertext / name) for name in task.contract.inputs},
         {name: str(results / name) for name in task.contract.outputs},
         str(ciphertext / TOLD / "script"),
+        runner,
     )
 
 
@@ -188,13 +184,15 @@ def _replace_environment(environment: Mapping[str, str], *, is_enclave: bool) ->
 def _carry_out(told: Told) -> int:
     contract = told.task.contract
     run_identity = Identity.generate()
-    released = release(contract, run_identity, told.run, detect() or SampleProvider())
+    provider = provider_for(None if told.runner is None else read_secret(told.runner))
+    _leave_no_input()
+    released = release(contract, run_identity, told.run, provider or SampleProvider())
     say(f"every owner's broker has released its key; this run reaches {released.level}")
     with ExitStack() as stack:
         # no TemporaryDirectory: exit handlers run before the results are sealed, and its would remove it
-        state = Path(tempfile.mkdtemp(prefix="sealfs-inside-"))
+        state = Path(tempfile.mkdtemp(prefix=f"{STATE_PREFIX}{os.getpid()}-"))
         stack.callback(shutil.rmtree, state, ignore_errors=True)
-        attach_inputs(contract, told.data, released.keys, state)
+        check_inputs = _put_inputs(stack, told, released, state)
         script, name = _script(contract, told.script)
         outputs = {
             output: stack.enter_context(
@@ -204,6 +202,7 @@ def _carry_out(told: Told) -> int:
         }
         started = datetime.now(UTC).replace(microsecond=0)
         code = _run_script(contract, script, name, [result.folder for result in outputs.values()])
+        check_inputs()
         finished = datetime.now(UTC).replace(microsecond=0)
         for result in outputs.values():
             result.sealer.check_size()  # all of them, before anything leaves
@@ -230,92 +229,27 @@ def _carry_out(told: Told) -> int:
     return code
 
 
-def release(contract: Contract, run_identity: Identity, run: str, provider: EvidenceProvider) -> Keys:
-    """Prove this run to every owner's broker, and return what they release.
-
-    Args:
-        contract: What the evidence is bound to.
-        run_identity: Who will sign the results; the evidence is bound to it as well.
-        run: Id of this run, likewise.
-        provider: Makes the evidence.
-
-    Raises:
-        KeyRefusedError: A broker refuses, and says why.
-        TrustError: A broker releases something else than agreed.
-        SealfsError: A broker can't be asked.
-    """
-    said = {"results": str(run_identity.signer), "run": run}
-    clients: dict[str, BrokerClient] = {}
-    found: dict[str, DatasetKeys] = {}
-    levels = []
-    for name, entry in sorted(contract.inputs.items()):
-        data = _agreed(name, entry)
-        shares = []
-        for owner in entry.owners:
-            address = contract.parties[owner].broker
-            if address is None:
-                raise ContractError(
-                    f"'{owner}' has no broker that could release {name}", "the contract has to name one"
-                )
-            if owner not in clients:
-                clients[owner] = BrokerClient(
-                    BrokerAddress.parse(address), provider, bound=contract.digest, said=said
-                )
-            answer = clients[owner].resource(owner, bytes.fromhex(data.dataset), data.version)
-            if (answer.version, answer.sha256.hex()) != (data.version, data.snapshot):
-                raise TrustError(f"the broker of '{owner}' releases another version of {name} than agreed")
-            shares.append(answer.keys)
-            levels.append(answer.level)
-        found[name] = shares[0] if len(shares) == 1 else combine(shares)
-    exhibits = tuple(Exhibit(*client.shown) for client in clients.values() if client.shown is not None)
-    return Keys(found, min(levels), provider.tee, exhibits)
+def _put_inputs(stack: ExitStack, told: Told, released: Keys, state: Path) -> Callable[[], None]:
+    """Put the inputs at their paths; return what to call before anything leaves."""
+    contract = told.task.contract
+    if told.attach == "preload":  # whose library ends the process at the first damage
+        attach_inputs(contract, told.data, released.keys, state)
+        return lambda: None
+    return stack.enter_context(mounted_inputs(contract, told.data, released.keys, state, _end_by_damage))
 
 
-def _agreed(name: str, entry: Input) -> SealedData:
-    if entry.data is None:
-        raise ContractError(f"the data of input {name} is not said")
-    return entry.data
+def _end_by_damage() -> None:
+    """End as a process does that has its data in-process: at once, and nothing is sealed."""
+    os._exit(INTEGRITY_EXIT)
 
 
-def attach_inputs(
-    contract: Contract, folders: Mapping[str, str], keys: Mapping[str, DatasetKeys], state: Path
-) -> None:
-    """Serve the inputs at their paths in this process, those with the same path as one folder.
-
-    Args:
-        contract: What is agreed.
-        folders: Input to the folder with its ciphertext, from the host.
-        keys: Input to what opens it.
-        state: A private folder.
-
-    Raises:
-        IntegrityError: The host's ciphertext is not what was agreed on.
-        UsageError: Names clash in a union.
-    """
-    for path in sorted({entry.path for entry in contract.inputs.values()}):
-        names = sorted(name for name, entry in contract.inputs.items() if entry.path == path)
-        opened = {name: _open(contract, name, folders[name], state) for name in names}
-        os.makedirs(path, exist_ok=True)
-        if len(names) == 1 and not contract.inputs[names[0]].prefix:
-            (name,) = names
-            attach_dataset(path, opened[name], keys[name])
-            continue
-        members = [
-            Member(name, opened[name].index(keys[name]), keys[name], contract.inputs[name].prefix.encode())
-            for name in names
-        ]
-        attach_union(path, [objects_folder(opened[name]) for name in names], members)
-
-
-def _open(contract: Contract, name: str, folder: str, state: Path) -> Dataset:
-    data = _agreed(name, contract.inputs[name])
-    store = LocalStore(Path(folder))
-    with closing(store):
-        dataset = Dataset.open(store, TrustStore(state / "trust" / name), version=bytes.fromhex(data.snapshot))
-    found = dataset.snapshot.dataset.hex(), dataset.snapshot.version, dataset.ref.sha256.hex()
-    if found != (data.dataset, data.version, data.snapshot):
-        raise IntegrityError(f"what lies at {folder} is not the data agreed on for {name}")
-    return dataset
+def _leave_no_input() -> None:
+    """Give the script an empty standard input: what the operator types was not agreed on."""
+    empty = os.open(os.devnull, os.O_RDONLY)
+    if empty != 0:  # it is, where a secret came by it
+        os.dup2(empty, 0)
+        os.close(empty)
+    os.set_inheritable(0, True)
 
 
 def _script(contract: Contract, path: str | None) -> tuple[bytes, str]:
@@ -346,6 +280,7 @@ def _run_script(contract: Contract, script: bytes, name: str, folders: Sequence[
         del sys.path[0]  # what lies beside the script was not agreed on
     if contract.stdout != "host":
         print_to(folders[0] / PRINTED if contract.stdout == "sealed" else Path(os.devnull))
+    answer_shell_outs()
     code = 0
     try:
         exec(compile(script, name, "exec"), module.__dict__)  # noqa: S102 - that is what was agreed
@@ -384,11 +319,15 @@ class _Result:
         self._state = state
         self._run_identity = run_identity
         self.store = LocalStore(Path(told.results[output]))
+        alone = (
+            not self.store.has_conditional_writes()
+        )  # Gramine has neither links nor flock; the folder is one run's
         self._recipients = [_recipient(contract, name) for name in terms.recipients]
         if is_locked(terms):
             identity = Identity.generate()
             self._recipients = [identity.recipient]
-            self.store.put(LOCK, Lock.make(contract, told.run, output, identity).sign(run_identity), if_absent=True)
+            lock = Lock.make(contract, told.run, output, identity).sign(run_identity)
+            self.store.put(LOCK, lock, if_absent=not alone)
         if contract.function.executor == "native":
             self.folder = stack.enter_context(memory_folder(Path(terms.path))).content
         else:  # an enclave's root is its memory
@@ -400,6 +339,7 @@ class _Result:
             self._recipients,
             state,
             interval=TIMEOUT_MAX / 2,  # nothing leaves before the end, when nobody writes and all can be weighed
+            single_writer=alone,
             identity=run_identity,
             max_size=terms.max_size,
             level=str(released.level),

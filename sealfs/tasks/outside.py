@@ -31,6 +31,9 @@ from sealfs.contracts.task import Task
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import HEAD
 from sealfs.dataset.trust import TrustStore
+from sealfs.enclave.attach import INTEGRITY_EXIT
+from sealfs.enclave.keysource import RunnerSecret
+from sealfs.enclave.memory import remove_left_behind
 from sealfs.errors import (
     ContractError,
     IntegrityError,
@@ -38,19 +41,23 @@ from sealfs.errors import (
     SealfsError,
     StoreError,
     TrustError,
+    UsageError,
 )
-from sealfs.executors.base import Executor, Job, find_executor
-from sealfs.executors.launcher import CONTRACTS
+from sealfs.executors.base import Executor, Job, KeyKind, find_executor
+from sealfs.executors.launcher import CONTRACTS, runner_words
 from sealfs.keys import Identity
 from sealfs.mount.child import MountChild
+from sealfs.mount.points import wait_until_unmounted
 from sealfs.opening import CacheSettings, OpenView
 from sealfs.progress import Silent
-from sealfs.running import RESULTS, check_enclave
+from sealfs.running import RESULTS, check_enclave, in_memory
 from sealfs.store.address import open_store
 from sealfs.store.base import ObjectStore
 from sealfs.store.local import LocalStore
 from sealfs.tasks import inside
 from sealfs.workload import Workload, signals_sent_to
+
+_STDERR = 2  # whatever is printed inside is no report of ours, and Gramine has one output for both
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,11 @@ class TaskRun:
         identity: The operator's.
         results: Address below which each output gets one of its own.
         script: Where the script lies, if it is no sealed input.
-        enclave: The folder that `sealfs measure --contract` filled; None for native runs.
+        enclave: The folder that `sealfs measure --contract` filled; None for native runs that nobody vouches for.
+        runner: Whose word is the evidence, and for what it stands; None for the hardware's.
         places: Input to an address other than the contract's, for data that has been copied.
         tell: Told what the user should know.
+        attach: How data gets in, natively: "preload", in the process that runs the script, or "fuse".
     """
 
     def __init__(
@@ -90,6 +99,8 @@ class TaskRun:
         places: Mapping[str, str],
         enclave: Path | None,
         tell: Callable[[str], None],
+        runner: RunnerSecret | None = None,
+        attach: str = "preload",
     ) -> None:
         self._path = path
         self._identity = identity
@@ -97,6 +108,8 @@ class TaskRun:
         self._script = script
         self._places = places
         self._enclave = enclave
+        self._runner = runner
+        self._attach = attach
         self._tell = tell
 
     def run(self) -> Report:
@@ -108,8 +121,11 @@ class TaskRun:
         """
         contract = load_task(self._path).contract
         executor = find_executor(contract.function.executor)
-        job = Job((), None, (), preload=False, enclave=self._enclave, contract=True)
-        if executor.is_enclave:
+        if executor.is_enclave and self._attach == "fuse":
+            raise UsageError("there is no FUSE in an enclave", "leave out --attach")
+        keys: KeyKind = "attested" if self._runner is None else "runner"
+        job = Job((), None, (), keys, preload=False, enclave=self._enclave, contract=True)
+        if executor.is_enclave or job.enclave is not None:
             check_enclave(job, executor)
         run = ""
 
@@ -143,10 +159,14 @@ class TaskRun:
             folders = {
                 output: _folder_for(address, base / "results" / output) for output, address in addresses.items()
             }
+            secret = stack.enter_context(in_memory(self._runner.to_text() if self._runner is not None else ""))
             if executor.is_enclave:
-                workload = self._enclave_workload(stack, job, executor, run, folders)
+                workload = self._enclave_workload(stack, job, executor, run, folders, secret)
             else:
-                workload = Workload(self._native_command(contract, run, places, folders), dict(os.environ))
+                command = self._native_command(contract, run, places, folders) + runner_words(job, secret)
+                environment = inside.environment_of(contract)
+                workload = Workload(command, environment, stdout=_STDERR, pass_fds=(secret,))
+                stack.callback(_tidy_up, contract, workload)
             started = False
 
             def watch() -> bool:
@@ -159,6 +179,8 @@ class TaskRun:
             with signals_sent_to(lambda number: _pass_on(workload, number)):
                 code = workload.run(watch)
             watch()
+            if code == INTEGRITY_EXIT:
+                self._tell("data turned out to be damaged: the run was ended, and nothing was sealed")
             if code != 0 or not started:
                 self._report(Action.FAIL, run, note=f"exit code {code}")
                 return Report(run, code, {})
@@ -181,6 +203,8 @@ class TaskRun:
             contract.digest,
             "--run",
             run,
+            "--attach",
+            self._attach,
         ]
         command += [word for name, place in places.items() for word in ("--data", f"{name}={place}")]
         command += [word for name, folder in folders.items() for word in ("--result", f"{name}={folder}")]
@@ -189,7 +213,7 @@ class TaskRun:
         return command
 
     def _enclave_workload(
-        self, stack: ExitStack, job: Job, executor: Executor, run: str, folders: Mapping[str, Path]
+        self, stack: ExitStack, job: Job, executor: Executor, run: str, folders: Mapping[str, Path], secret: int
     ) -> Workload:
         """Put what the enclave is told where it looks for it; its command line is measured and says nothing."""
         assert job.enclave is not None  # noqa: S101 - `check_enclave` has asked for it
@@ -209,7 +233,7 @@ class TaskRun:
             link.symlink_to(folder)
             stack.callback(link.unlink, missing_ok=True)
         environment = {**os.environ, **executor.environment(job)}
-        return Workload(executor.command(job), environment, str(job.enclave))
+        return Workload(executor.command(job), environment, str(job.enclave), stdin=secret, stdout=_STDERR)
 
     def _brought_near(self, stack: ExitStack, place: Path, name: str, data: SealedData, *, always: bool) -> Path:
         """Return a folder with an input's ciphertext: mounted at `place` if its store is distant, or `always`."""
@@ -225,6 +249,19 @@ class TaskRun:
         mount = stack.enter_context(closing(MountChild(opened, str(place))))
         mount.wait_until_ready()
         return place
+
+
+def _tidy_up(contract: Contract, workload: Workload) -> None:
+    """Remove what a run that was ended has left on this machine; its mounts go by themselves."""
+    if workload.pid is None:
+        return
+    for output in contract.outputs.values():
+        remove_left_behind(Path(output.path), workload.pid)
+    temporary = inside.environment_of(contract).get("TMPDIR", "/tmp")  # noqa: S108 - as `tempfile` has it there
+    for folder in Path(temporary).glob(f"{inside.STATE_PREFIX}{workload.pid}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for entry in contract.inputs.values():
+        wait_until_unmounted(entry.path)
 
 
 def _taken_away(folder: Path, address: str) -> ResultAt:

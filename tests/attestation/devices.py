@@ -119,7 +119,7 @@ def served(folder: Path, tee: str, disturbed: int = 0) -> Iterator[Path]:
     command = [sys.executable, "-m", "attestation.devices", str(root), str(folder), tee, str(disturbed)]
     with subprocess.Popen(command, cwd=Path(__file__).parents[1]) as process:
         try:
-            give_up = time.monotonic() + 30
+            give_up = time.monotonic() + 60
             while not root.is_mount():
                 assert process.poll() is None, "the devices did not come up"
                 assert time.monotonic() < give_up, "the devices did not come up"

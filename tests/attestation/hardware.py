@@ -258,6 +258,7 @@ class Machine:
         svn: int = 2,
         debug: bool = False,
         config_id: bytes = bytes(64),
+        flags: int = 5,
     ) -> bytes:
         """A quote of an enclave on this machine (version 3)."""
         report = enclave_report(
@@ -266,7 +267,7 @@ class Machine:
             mrsigner=bytes.fromhex(mrsigner),
             product=product,
             svn=svn,
-            flags=5 | (_DEBUG if debug else 0),
+            flags=flags | (_DEBUG if debug else 0),
             config_id=config_id,
         )
         signed = struct.pack("<HHIHH", 3, 2, 0, _QE_SVN, _PCE_SVN) + _INTEL_QE + bytes(20) + report
@@ -283,9 +284,10 @@ class Machine:
         debug: bool = False,
         config_id: bytes = bytes(48),
         owner: bytes = bytes(48),
+        flags: int = 1 << 28,
     ) -> bytes:
         """A quote of a guest on this machine (version 4)."""
-        attributes = struct.pack("<Q", 1 << 28 | (1 if debug else 0))  # SEPT_VE_DISABLE, DEBUG
+        attributes = struct.pack("<Q", flags | (1 if debug else 0))  # SEPT_VE_DISABLE, DEBUG
         report = b"".join(
             (
                 *(bytes(16), bytes(48), bytes(48), bytes(8), attributes, struct.pack("<Q", 0xE7)),

@@ -151,6 +151,28 @@ def test_a_replayed_quote_or_one_for_another_key(tee: str) -> None:
         verify(quote_of(tee, bytes(64)), MACHINE.collateral(tee), tee)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [0x04, 0x01, 0x15, 0x25],
+    ids=["not initialised", "32-bit mode", "provisioning key", "launch key"],
+)
+def test_the_same_code_in_another_kind_of_enclave(flags: int) -> None:
+    """MRENCLAVE does not cover ATTRIBUTES: whoever signs the enclave anew chooses them."""
+    with pytest.raises(EvidenceError, match="not those of an ordinary 64-bit one"):
+        verify(quote_of("sgx", flags=flags), MACHINE.collateral())
+    assert verify(quote_of("sgx", flags=0x85), MACHINE.collateral()).measurement == MRENCLAVE  # KSS
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [1 << 28 | 1 << 4, 1 << 28 | 1 << 5, 1 << 28 | 1 << 29, 0],
+    ids=["profiled", "profiled", "migratable", "SEPT_VE enabled"],
+)
+def test_a_guest_that_its_host_can_look_into(flags: int) -> None:
+    with pytest.raises(EvidenceError, match="does not verify"):
+        verify(quote_of("tdx", flags=flags), MACHINE.collateral("tdx"), "tdx")
+
+
 @KINDS
 def test_a_debug_enclave_with_a_perfect_measurement(tee: str) -> None:
     with pytest.raises(EvidenceError, match="debug enclave"):

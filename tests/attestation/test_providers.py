@@ -10,7 +10,8 @@ import pytest
 from attestation.devices import served
 from attestation.hardware import NOW
 from sealfs.attestation.collateral import CollateralFolder
-from sealfs.attestation.evidence import EvidenceProvider, detect
+from sealfs.attestation.detect import detect
+from sealfs.attestation.evidence import EvidenceProvider
 from sealfs.attestation.gramine import GramineProvider
 from sealfs.attestation.snp import load_certificates
 from sealfs.attestation.tsm import TsmProvider

@@ -87,7 +87,7 @@ def running(folder: Path) -> Iterator[Chip]:
     ]
     with subprocess.Popen(command) as process:
         try:
-            give_up = time.monotonic() + 20
+            give_up = time.monotonic() + 60
             while True:
                 assert time.monotonic() < give_up, "swtpm did not come up"
                 try:

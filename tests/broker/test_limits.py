@@ -122,7 +122,7 @@ def test_a_head_without_end(shared: Broker) -> None:
         with suppress(OSError):  # it may have hung up
             for _ in range(1000):
                 connection.sendall(b"X-More: " + b"x" * 1000 + b"\r\n")
-        assert closed_after(connection, 10)[:10] in (b"", b"HTTP/1.1 4")
+        assert closed_after(connection, 30)[:10] in (b"", b"HTTP/1.1 4")
     is_well(shared)
 
 
@@ -158,7 +158,7 @@ def closed_after(connection: socket.socket, most: float) -> bytes:
 def test_who_says_nothing_more_is_hung_up_on(impatient: Broker, sent: bytes) -> None:
     with raw(impatient) as connection:
         connection.sendall(sent)
-        received = closed_after(connection, 10)
+        received = closed_after(connection, 30)
     assert received.startswith(b"HTTP/1.1 200") == sent.endswith(b"\r\n\r\n")
 
 
@@ -175,16 +175,16 @@ def test_a_body_that_comes_byte_by_byte(impatient: Broker) -> None:
         connection.sendall(b"POST /kbs/v0/auth HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n")
         start = time.monotonic()
         with suppress(OSError):
-            while time.monotonic() - start < 20:
+            while time.monotonic() - start < 40:
                 connection.sendall(b" ")
                 time.sleep(0.05)
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 30
 
 
 @pytest.mark.slow
 def test_a_handshake_that_does_not_come(impatient: Broker) -> None:
     with socket.create_connection((impatient.address.host, impatient.address.port), timeout=30) as connection:
-        assert closed_after(connection, 10) == b""
+        assert closed_after(connection, 30) == b""
 
 
 @pytest.mark.slow

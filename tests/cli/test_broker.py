@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import PATIENCE, InProcess, Outcome, Sealfs
+from commands import InProcess, Outcome, Sealfs, broker_started
 
 STRICT = 'measurements = { sgx = ["' + "cd" * 32 + '"] }\n'
 DEVELOPMENT = 'level = "L1"\ndevelopment = true\n'
 REHEARSAL = 'level = "L2"\nmeasurements = { "sealfs-runner" = ["' + "ab" * 32 + '"] }\n'
 
 
-@contextmanager
-def started(process: Sealfs, folder: Path, *options: object, env: dict[str, str] | None = None) -> Iterator[str]:
-    """A broker in a process of its own; yields its address."""
-    log = folder / "broker.log"
-    broker = process.start("broker", "serve", "--listen", "127.0.0.1:0", *options, log=log, env=env)
-    try:
-        give_up = time.monotonic() + PATIENCE
-        while not (lines := [line for line in log.read_text().splitlines() if line.startswith("https://")]):
-            assert broker.poll() is None, log.read_text()
-            assert time.monotonic() < give_up
-            time.sleep(0.02)
-        yield lines[0]
-    finally:
-        broker.send_signal(signal.SIGTERM)
-        assert broker.wait(PATIENCE) == 0
-
-
 @pytest.fixture
 def url(process: Sealfs, tmp_path: Path) -> Iterator[str]:
-    with started(process, tmp_path) as address:
+    with broker_started(process, tmp_path) as address:
         yield address
 
 
@@ -208,7 +188,7 @@ def test_another_broker(
     (tmp_path / "second").mkdir()
     sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
     apart = ["--home", tmp_path / "second" / "home", "--key-file", tmp_path / "second" / "key"]
-    with started(process, tmp_path / "second", *apart) as other:
+    with broker_started(process, tmp_path / "second", *apart) as other:
         moved = sealfs("push", source, store, "--broker", other, "--policy", policy(STRICT))
         assert f"the broker at {url} still has the keys" in moved.stderr
         assert sealfs("stat", store, "--json").json["broker"] == other
@@ -219,7 +199,7 @@ def test_another_broker(
 def test_a_push_whose_broker_is_away_does_nothing(
     sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
 ) -> None:
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
     (source / "more").write_text("more")
     failed = sealfs("push", source, store, code=13)
@@ -336,7 +316,7 @@ def test_a_checkpoint_notices_a_log_that_was_cut(
     sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
 ) -> None:
     kept = tmp_path / "checkpoint"
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
         kept.write_text(sealfs("broker", "checkpoint", "--broker", url).text)
     home = process.home / "state" / "sealfs" / "broker"
@@ -347,7 +327,7 @@ def test_a_checkpoint_notices_a_log_that_was_cut(
     assert stranger("broker", "log", "--local", "--home", home).lines
     cut = stranger("broker", "log", "--local", "--home", home, "--checkpoint", kept, code=5)
     assert "ends with record 1, but record 2 was seen before" in cut.stderr
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         (source / "more").write_text("more")
         noticed = sealfs("push", source, store, "--broker", url, code=5)
     assert "of the broker's log is not the one that was seen before, or is gone" in noticed.complaint
@@ -378,7 +358,7 @@ def test_backup_and_rewrap(
 ) -> None:
     copy, phrase = tmp_path / "copy" / "broker.sqlite", tmp_path / "phrase"
     copy.parent.mkdir()
-    with started(process, tmp_path) as url:
+    with broker_started(process, tmp_path) as url:
         sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
         sealfs("broker", "backup", copy)
         assert "another broker is running" in sealfs("broker", "rewrap", "--kms", "x", code=8).complaint
@@ -386,9 +366,11 @@ def test_backup_and_rewrap(
     sealfs("broker", "rewrap", "--passphrase-file", phrase)
     key = process.home / "config" / "sealfs" / "broker.key"
     key.rename(tmp_path / "key")
-    with started(process, tmp_path, "--key-file", tmp_path / "none", env={"SEALFS_PASSPHRASE_FILE": str(phrase)}):
+    with broker_started(
+        process, tmp_path, "--key-file", tmp_path / "none", env={"SEALFS_PASSPHRASE_FILE": str(phrase)}
+    ):
         assert "L5" in sealfs("broker", "show").text
     wrong = process("broker", "serve", "--home", copy.parent, code=4)  # an older copy, which the file still opens
     assert "cannot read the broker's key file" in wrong.stderr
-    with started(process, tmp_path, "--home", copy.parent, "--key-file", tmp_path / "key") as url:
+    with broker_started(process, tmp_path, "--home", copy.parent, "--key-file", tmp_path / "key") as url:
         assert "L5" in sealfs("broker", "show", "--broker", url).text

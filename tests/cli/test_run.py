@@ -358,6 +358,35 @@ def test_preload_script_in_the_same_interpreter(provider: Sealfs, pushed: Path, 
     assert ended.lines == ["21"]
 
 
+HELD = """
+import os, sys
+def held():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+file = os.open(sys.argv[1], os.O_RDONLY)
+before = held()
+for position in range(0, os.fstat(file).st_size, 10_000):
+    os.pread(file, 100, position)
+print(held() - before)
+"""
+
+
+@preload
+def test_preload_memory(provider: Sealfs, data: Path, tmp_path: Path) -> None:
+    source, store, script = tmp_path / "source", tmp_path / "store", tmp_path / "script.py"
+    source.mkdir()
+    (source / "big").write_bytes(os.urandom(80 << 20))
+    script.write_text(HELD)
+    provider("push", source, store)
+
+    def held(*options: object) -> int:
+        ended = provider("run", *options, "--data", f"{store}:{data}", "--", script, data / "big")
+        return int(ended.lines[-1])
+
+    assert held("--cache-memory", "4M") < 20 << 20
+    assert 75 << 20 < held() < 100 << 20
+
+
 @preload
 def test_preload_damage(provider: Sealfs, pushed: Path, data: Path, tmp_path: Path) -> None:
     """Nothing that a workload makes of damaged data is sealed, whether it noticed or not."""

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import click
 import pytest
-from commands import BIN, PATIENCE, InProcess, Sealfs, python, wait_for
+from commands import BIN, PATIENCE, InProcess, Outcome, Sealfs, objects, python, wait_for
 
 import sealfs as package
+from sealfs.cli.common import note
 from sealfs.cli.main import cli
 from sealfs.errors import SealfsError
 
@@ -174,20 +175,31 @@ def test_broken_pipe(process: Sealfs, source: Path, store: Path) -> None:
         assert done.stdout.splitlines()[-1].endswith("141"), words
 
 
-def test_output_that_cannot_be_written(process: Sealfs, pushed: Path) -> None:
-    with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [BIN / "sealfs", "cat", pushed, "labels.csv"],
-            env=process.env,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-    assert done.returncode not in {0, 120}
-    assert "No space left" in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("verb", ["cat {} labels.csv", "ls {}", "stat {} --json", "verify {}", "--help", "doctor"])
+def test_output_that_cannot_be_written(process: Sealfs, pushed: Path, verb: str) -> None:
+    done = in_bash(process, f"sealfs {verb.format(pushed)} > /dev/full")
+    assert done.returncode == 9
+    (line,) = [line for line in done.stderr.splitlines() if "first use of" not in line]
+    assert line == (
+        "sealfs: cannot write to standard output: No space left on device; make room, or write it elsewhere"
+    )
+
+
+def test_complaints_that_cannot_be_written_leave_the_exit_code(process: Sealfs, tmp_path: Path) -> None:
+    for where in ("2> /dev/full", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"):
+        assert in_bash(process, f"sealfs ls {tmp_path / 'nothing'} {where}").returncode == 3, where
+
+
+def test_output_that_nobody_wants(process: Sealfs, pushed: Path) -> None:
+    for where in (">&-", "<&- >&-"):
+        done = in_bash(process, f"sealfs ls {pushed} {where}")
+        assert (done.returncode, done.stderr) == (0, ""), where
+
+
+def in_bash(process: Sealfs, line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", line], env=process.env, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
 
 
 def interrupted(process: Sealfs, words: tuple[object, ...], where: Path, log: Path) -> int:
@@ -240,8 +252,69 @@ def test_internal_errors_are_one_line_too(sealfs: InProcess, pushed: Path, monke
 def test_starts_without_loading_what_it_does_not_need(process: Sealfs) -> None:
     script = """
 import sys
+from sealfs.cli.common import note
 from sealfs.cli.main import cli
 print([name for name in ("boto3", "cryptography", "rich") if name in sys.modules])
 """
     done = subprocess.run(python(script), env=process.env, stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+NASTY = b"\x1b]0;owned\x07\r\nsealfs: all is well\xe2\x80\xae\xc2\x9b2J"  # title, a line of its own, direction, CSI
+
+
+@pytest.fixture
+def nasty(tmp_path: Path, sealfs: InProcess, source: Path, store: Path) -> Path:
+    """A store with a version whose files have names that no terminal should be shown as they are."""
+    sealfs("push", source, store)
+    (source / os.fsdecode(NASTY)).write_text("content")
+    (source / "link").symlink_to(NASTY)
+    sealfs("push", source, store, "-m", os.fsdecode(NASTY))
+    return store
+
+
+def assert_harmless(outcome: Outcome, lines: int | None = None) -> None:
+    """All that was printed are lines of printable characters."""
+    text = outcome.text + outcome.stderr
+    assert all(line.isprintable() for line in text.split("\n")), text
+    assert "\nsealfs: all is well" not in text
+    assert lines is None or len(outcome.lines) == lines, text
+
+
+def test_names_move_no_cursor(sealfs: InProcess, nasty: Path, process: Sealfs) -> None:
+    for verb, lines in ((["ls"], 5), (["ls", "-R"], 8), (["ls", "-l"], 5), (["diff"], 2), (["log"], 3)):
+        assert_harmless(sealfs(*verb, nasty), lines)
+    assert_harmless(sealfs("stat", nasty, NASTY))
+    assert_harmless(process("cat", nasty, NASTY + b"-not-there", code=3))
+
+
+def test_names_of_damaged_files_move_no_cursor(
+    sealfs: InProcess, process: Sealfs, nasty: Path, tmp_path: Path
+) -> None:
+    for pack in objects(nasty, "packs"):
+        data = bytearray(pack.read_bytes())
+        data[-1] ^= 1
+        pack.write_bytes(data)
+    for words in (["verify", nasty], ["pull", nasty, tmp_path / "pulled", NASTY], ["cat", nasty, NASTY]):
+        outcome = process(*words, code=5)
+        assert_harmless(outcome)
+        assert "owned" in outcome.text + outcome.stderr
+
+
+def test_what_runs_in_the_way_of_a_damaged_file_moves_no_cursor(
+    process: Sealfs, nasty: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (pack,) = objects(nasty, "packs")[1:] or objects(nasty, "packs")
+    pack.write_bytes(pack.read_bytes()[:-1])
+    read_it = "import os, sys; open(os.path.join(os.fsencode(sys.argv[1]), bytes.fromhex(sys.argv[2]))).read()"
+    outcome = process("run", "--data", f"{nasty}:{data}", "--", *python(read_it, data, NASTY.hex()), code=None)
+    assert outcome.code in {5, 85}
+    assert "owned" in outcome.stderr
+    assert_harmless(outcome)
+
+
+def test_a_note_has_its_colour_around_it_and_none_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    note("a\x1b[1mb", fg="yellow")
+    assert capsys.readouterr().err == "sealfs: a\\x1b[1mb\n"  # as for no terminal

@@ -129,11 +129,32 @@ def test_it_holds_for_its_time_only() -> None:
             ({"function": replace(contract().function, environment={name: "x"})}, "environment")
             for name in ("LD_PRELOAD", "PYTHONPATH", "PYTHONSTARTUP", "SEALFS_DEBUG", "A B", "", "GLIBC_TUNABLES")
         ),
+        *(
+            ({"function": replace(contract().function, environment={name: value})}, f"variable {name}")
+            for name, value in (
+                ("BASH_ENV", "/data/a_profile"),
+                ("ENV", "/data/a_profile"),
+                ("OPENSSL_CONF", "/data/a_openssl.cnf"),
+                ("PYTHONWARNINGS", "error::a_module.Category"),
+                ("PATH", "/usr/bin:/data/a_bin"),
+                ("PATH", "/usr/bin:"),
+                ("PATH", "/usr/bin:/var/../data"),
+                ("HOME", "/data"),
+                ("HOME", "/out/home"),
+                ("HOME", "home"),
+            )
+        ),
     ],
 )
 def test_what_makes_no_sense_is_no_contract(change: dict[str, Any], words: str) -> None:
     with pytest.raises(DocumentError, match=words):
         contract(**change)
+
+
+def test_environment_that_leads_to_no_data() -> None:
+    environment = {"PATH": "/opt/tools:/usr/bin", "HOME": "/tmp", "PYTHONWARNINGS": "ignore::UserWarning"}
+    agreed = contract(function=replace(contract().function, environment=environment))
+    assert Contract.parse(agreed.to_bytes()) == agreed
 
 
 def test_one_person_cannot_be_two_parties() -> None:

@@ -97,6 +97,37 @@ def test_words_of_others_stay_on_their_line_and_in_their_quotes(hostile: str) ->
     assert len(said.splitlines()) == len(words(contract()).splitlines())
 
 
+@pytest.mark.parametrize(
+    "hostile", ["/out\u2028  only cloud can open it", "/out\u200f", "/out, 1 Byte at most", "/out\u200b"]
+)
+def test_paths_stay_on_their_line_and_in_their_quotes(hostile: str) -> None:
+    agreed = contract(
+        inputs={"loans": Input(("bank-a",), hostile.replace("out", "data"), "", data(1))},
+        outputs={"model": Output(("bank-a",), hostile, 1)},
+    )
+    said = words(agreed)
+    assert said.replace("\n", "").isprintable()
+    assert f"seen at {plain.quoted(hostile.replace('out', 'data'))}" in said
+    assert f"writes to {plain.quoted(hostile)}, 1 byte at most" in said
+
+
+@pytest.mark.parametrize(
+    ("ones", "others"),
+    [
+        ((), ("without", "arguments")),
+        (("\x1b",), ("\\x1b",)),
+        (("\u202e",), ("$'\\u202e'",)),
+        (("a b",), ("a", "b")),
+    ],
+)
+def test_arguments_that_differ_look_different(ones: tuple[str, ...], others: tuple[str, ...]) -> None:
+    def called(*arguments: str) -> str:
+        said = words(contract(function=replace(contract().function, arguments=arguments)))
+        return next(line for line in said.splitlines() if "called with" in line)
+
+    assert called(*ones) != called(*others)
+
+
 def test_changes_are_told_member_by_member() -> None:
     assert plain.changes(contract(), contract()) == []
     inputs = {

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from attestation.hardware import MRENCLAVE, SyntheticProvider
@@ -22,14 +23,17 @@ from sealfs.attestation.verdict import RegisteredManifest
 from sealfs.attestation.verify import Verifier
 from sealfs.broker.client import BrokerClient, Released
 from sealfs.broker.exchange import bring, exchange, fetch
+from sealfs.broker.transport import Answer, Connection
+from sealfs.cli.task_run import sync
 from sealfs.contracts.contract import Contract, Input, Party
+from sealfs.contracts.files import save_new_task
 from sealfs.contracts.provenance import Exhibit
 from sealfs.contracts.shares import combine, split
 from sealfs.contracts.task import State, Task
 from sealfs.contracts.vouching import vouch
 from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, TrustError, UsageError
 from sealfs.keys import Identity
-from sealfs.tasks.inside import release
+from sealfs.tasks.release import release
 
 FILES_A, FILES_B = {"1": b"1\n2\n"}, {"1": b"10\n20\n"}
 RUN = "ab" * 16
@@ -103,6 +107,49 @@ def test_withdrawn_and_replayed(world: World) -> None:
     exchange(broker.address, task)  # the approvals of before, replayed
     with pytest.raises(KeyRefusedError, match="'bank-b' withdrew"):
         ask(world, "bank-a", task.contract)
+
+
+def test_withdrawn_however_much_others_have_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One party fills the list of statements, so that nobody can take anything back."""
+    monkeypatch.setattr("sealfs.contracts.task.MAX_STATEMENTS", 10)
+    task = world.approved()
+    flooded, now = task, datetime.now(UTC)
+    while len(flooded.statements) < 10:
+        flooded = flooded.approve(world["model-co"].identity, now, f"word {len(flooded.statements)}")
+    world.bring(flooded)
+    withdrawn = task.withdraw(world["bank-b"].identity, now).withdraw(world["bank-b"].identity, now, "again")
+    assert len(withdrawn.ends) == 1
+    known = world.known_to("bank-a", withdrawn)
+    assert list(known.withdrawals) == ["bank-b"]
+    with pytest.raises(KeyRefusedError, match="'bank-b' withdrew"):
+        ask(world, "bank-a", task.contract)
+    world.bring(flooded, "bank-a")  # what is known already needs no room
+    with pytest.raises(KeyRefusedError, match="too much was said"):
+        world.bring(task.approve(world["bank-b"].identity, now, "one more"), "bank-a")
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"\0", b"another contract"])
+def test_a_broker_that_answers_nonsense_keeps_nobody_from_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: bytes
+) -> None:
+    task = world.approved()
+    if answer == b"another contract":
+        answer = Task(world.contract()).to_bytes()
+    withdrawn = task.withdraw(world["bank-b"].identity, datetime.now(UTC))
+    path, hostile = tmp_path / "task", world["bank-a"].broker
+    save_new_task(path, withdrawn)
+    assert hostile is not None
+    genuine = Connection.ask
+
+    def ask_hostile(connection: Connection, method: str, where: str, body: bytes | None = None) -> Answer:
+        found = genuine(connection, method, where, body)
+        return Answer(answer, None) if connection.identity == hostile.address.identity else found
+
+    monkeypatch.setattr(Connection, "ask", ask_hostile)
+    sync(path, world["bank-b"].identity)
+    monkeypatch.undo()
+    for name in ("bank-b", "model-co"):
+        assert list(world.known_to(name, task).withdrawals) == ["bank-b"]
 
 
 def test_canceled(world: World) -> None:
@@ -258,6 +305,23 @@ def test_one_compromised_broker_gives_away_that_owners_data_only(world: World) -
         world.known_to("bank-a", unapproved).check_approved(datetime.now(UTC))
 
 
+@pytest.mark.parametrize("lie", [{"version": 2}, {"sha256": bytes(32)}], ids=["version", "snapshot"])
+def test_a_compromised_broker_that_releases_something_else_than_agreed(
+    lie: dict[str, Any], world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its word does not move a run to other data: inside, what is released is compared with the contract."""
+    honest = BrokerClient.resource
+
+    def resource(self: BrokerClient, owner: str, dataset: bytes, version: int | None = None) -> Released:
+        answer = honest(self, owner, dataset, version)
+        return replace(answer, **lie) if owner == "bank-a" else answer
+
+    monkeypatch.setattr(BrokerClient, "resource", resource)
+    task = world.approved()
+    with pytest.raises(TrustError, match="broker of 'bank-a' releases another version of loans-a than agreed"):
+        release(task.contract, Identity.generate(), RUN, SampleProvider())
+
+
 def test_a_forged_approval_is_carried_by_no_broker(world: World) -> None:
     task = world.approved(but=("bank-b",))
     document = task.to_json()
@@ -372,17 +436,7 @@ def test_a_policy_says_whether_a_contract_is_demanded() -> None:
 def test_a_rehearsal_with_evidence_and_what_vouches_for_its_results(world: World) -> None:
     """L2: an enrolled runner says what it runs, and signs contract and results' key along with it."""
     runner = Identity.generate()
-    measured = {"sealfs-runner": frozenset({"ab" * 32})}
-    policy = Policy(Level.L2, measurements=measured)
-    for owner in ("bank-a", "bank-b"):
-        name = f"loans-{owner[-1]}"
-        world.seal(owner, name, {"2": b"7\n"}, policy=Policy(Level.L2, measurements=measured, contract=True))
-        broker = world[owner].broker
-        assert broker is not None
-        member = broker.member()
-        member.call("enrol", {"kind": "sealfs-runner", "name": "r", "value": str(runner.signer), "revision": 0})
-        member.register(RegisteredManifest("ab" * 32, Level.L2))
-    task = world.approved(world.contract(policy=policy))
+    task = world.approved(world.contract(policy=world.rehearse(runner.signer, "ab" * 32)))
     with pytest.raises(KeyRefusedError, match="needs L2"):
         release(task.contract, Identity.generate(), RUN, SampleProvider())
     with pytest.raises(KeyRefusedError, match="measurement"):
@@ -400,6 +454,9 @@ def test_a_rehearsal_with_evidence_and_what_vouches_for_its_results(world: World
         vouch(provenance, task.contract, Verifier(allow_sample=True))
     with pytest.raises(TrustError, match="does not reach"):
         vouch(replace(provenance, level=Level.L5), task.contract, Verifier(runners=[runner.signer]))
+    for level in (Level.L2, Level.L5):  # by anybody, who need not have asked a broker
+        with pytest.raises(TrustError, match=f"nothing vouches for the result: agreed is L2, .* at {level}"):
+            vouch(replace(provenance, level=level, exhibits=()), task.contract, Verifier())
     others = replace(provenance, exhibits=(Exhibit(keys.exhibits[0].runtime_data, keys.exhibits[1].evidence),))
     with pytest.raises(TrustError, match="does not verify"):
         vouch(others, task.contract, Verifier(runners=[runner.signer]))

@@ -15,17 +15,28 @@ from typing import Any
 import pytest
 
 from contracts.world import SCRIPT, World, three_brokers
+from sealfs.attestation.levels import Level
+from sealfs.attestation.sample import SampleProvider
 from sealfs.attestation.verify import Verifier
 from sealfs.cli.task_run import _pull
 from sealfs.contracts.contract import Contract, Input, Output
 from sealfs.contracts.files import load_task, save_new_task
 from sealfs.contracts.task import State, Task
 from sealfs.contracts.vouching import vouch
-from sealfs.enclave.attach import LIBRARY
-from sealfs.errors import ContractError, ExecutorError, IntegrityError, KeyAccessError, SealfsError, TrustError
+from sealfs.enclave.attach import INTEGRITY_EXIT, LIBRARY
+from sealfs.errors import (
+    ContractError,
+    ExecutorError,
+    IntegrityError,
+    KeyAccessError,
+    KeyRefusedError,
+    SealfsError,
+    TrustError,
+)
 from sealfs.executors.base import Job
 from sealfs.keys import Identity
 from sealfs.tasks.outside import Report, TaskRun, load_provenance
+from sealfs.tasks.release import release
 
 pytestmark = [
     pytest.mark.slow,
@@ -91,6 +102,8 @@ def test_from_signatures_to_results(world: World, capfd: pytest.CaptureFixture[s
     vouched = vouch(provenance, task.contract, SAMPLES)
     assert not vouched.is_vouched
     assert any("NOTHING VOUCHES" in line for line in vouched.findings)
+    with pytest.raises(TrustError, match=r"nothing vouches for the result: agreed is L1, .* at L4"):
+        vouch(replace(provenance, level=Level.L4), task.contract, SAMPLES)
     for owner in ("bank-a", "bank-b"):
         released = [record for record in world.log_of(owner) if record["event"] == "released"]
         assert [record["bound"] for record in released] == [task.contract.digest]
@@ -212,7 +225,7 @@ def test_operator_swaps_arguments(world: World) -> None:
         cloud.run()
 
 
-def inside(world: World, task_file: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def inside(world: World, task_file: Path, *options: str, typed: str = "") -> subprocess.CompletedProcess[str]:
     """Start what runs inside directly, as an operator can who doesn't keep to `sealfs task run`."""
     (world.folder / "r").mkdir(exist_ok=True)
     return subprocess.run(
@@ -222,11 +235,23 @@ def inside(world: World, task_file: Path, *options: str) -> subprocess.Completed
             *("--data", f"loans-b={world.folder / 'store-loans-b'}"),
             *("--result", f"model={world.folder / 'r'}", "--script", world.script, *options),
         ],
+        input=typed,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
+
+
+def test_operator_types_something(world: World) -> None:
+    """Standard input is an input, too, and one that nobody has agreed to."""
+    world.script.write_text("import sys\nprint('read', repr(sys.stdin.read()))\n")
+    base = world.contract(stdout="host")
+    digest = hashlib.sha256(world.script.read_bytes()).hexdigest()
+    path = world.folder / "t.task"
+    path.write_bytes(world.approved(replace(base, function=replace(base.function, sha256=digest))).to_bytes())
+    ended = inside(world, path, typed="use these weights instead")
+    assert (ended.returncode, ended.stdout) == (0, "read ''\n"), ended.stderr
 
 
 def test_told_another_contract_than_it_attests(world: World) -> None:
@@ -256,6 +281,11 @@ def test_unapproved_inside_asks_no_broker_and_a_patched_inside_gets_no_key(world
     path = world.folder / "t.task"
     path.write_bytes(task.to_bytes())
     assert "not approved by bank-b" in inside(world, path).stderr
+    decided = {"released", "refused"}
+    assert not decided & {record["event"] for record in world.log_of("bank-a")}
+    with pytest.raises(KeyRefusedError, match="not approved by bank-b"):
+        release(task.contract, Identity.generate(), "cd" * 16, SampleProvider())
+    assert decided & {record["event"] for record in world.log_of("bank-a")} == {"refused"}
 
 
 def test_other_ciphertext_than_agreed(world: World) -> None:
@@ -272,15 +302,12 @@ def test_other_ciphertext_than_agreed(world: World) -> None:
 
 
 def test_a_damaged_pack_ends_the_run_and_nothing_is_sealed(world: World) -> None:
-    for pack in (world.folder / "store-loans-b" / "packs").iterdir():
-        data = bytearray(pack.read_bytes())
-        data[-1] ^= 1
-        pack.chmod(0o600)
-        pack.write_bytes(data)
+    world.damage("loans-b")
     cloud = operator(world)
     report = cloud.run()
-    assert report.code == 85
+    assert report.code == INTEGRITY_EXIT
     assert report.results == {}
+    assert not os.path.lexists(world.out_path)  # what it wrote in memory is gone as well
 
 
 def test_names_that_clash_in_the_union(world: World) -> None:

@@ -15,6 +15,7 @@ from broker.tools import Broker, serving, wrapper
 
 from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
+from sealfs.attestation.verdict import RegisteredManifest
 from sealfs.broker.exchange import bring, exchange
 from sealfs.broker.home import create, open_home
 from sealfs.contracts.contract import Contract, Function, Input, Output, Party, SealedData
@@ -110,6 +111,27 @@ class World:
         revision = member.held(keys.dataset).revision
         snapshot = bytes.fromhex(data.snapshot)
         member.publish(keys, data.version, snapshot, signer, policy or ONLY_BY_CONTRACT, revision)
+
+    def damage(self, name: str) -> None:
+        """Flip a bit of what was sealed."""
+        for pack in (self.folder / f"store-{name}" / "packs").iterdir():
+            data = bytearray(pack.read_bytes())
+            data[-1] ^= 1
+            pack.chmod(0o600)
+            pack.write_bytes(data)
+
+    def rehearse(self, runner: Signer, manifest: str) -> Policy:
+        """Have the banks demand one manifest (L2), and their brokers believe a runner; returns what they demand."""
+        demanded = Policy(Level.L2, measurements={"sealfs-runner": frozenset({manifest})})
+        for letter in "ab":
+            owner = f"bank-{letter}"
+            self.seal(owner, f"loans-{letter}", {"rehearsal": b"7\n"}, policy=replace(demanded, contract=True))
+            broker = self[owner].broker
+            assert broker is not None
+            enrolled = {"kind": "sealfs-runner", "name": "node-1", "value": str(runner), "revision": 0}
+            broker.member().call("enrol", enrolled)
+            broker.member().register(RegisteredManifest(manifest, Level.L2))
+        return demanded
 
     def contract(self, **changes: Any) -> Contract:
         """Two banks' data as one folder, a public script, results for the first bank."""

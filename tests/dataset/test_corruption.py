@@ -20,7 +20,7 @@ from sealfs.dataset.snapshot import Head
 from sealfs.dataset.trust import TrustStore
 from sealfs.dataset.verify import Verdict, verify
 from sealfs.errors import IntegrityError, SealfsError
-from sealfs.floe import HEADER_SIZE
+from sealfs.floe import HEADER_SIZE, Encryptor, _Message, encrypt_with
 from sealfs.keys import Identity
 from sealfs.progress import Silent
 from sealfs.pull import Pull
@@ -342,3 +342,29 @@ def test_a_reference_takes_the_bytes_it_was_made_of_and_no_others(data: bytes, o
             ref.fetch(One(), 50)  # type: ignore[arg-type]
     with pytest.raises(IntegrityError, match="at most"):
         ref.fetch(One(), len(data) - 1)  # type: ignore[arg-type]
+
+
+def test_what_a_recipient_forges_is_found_by_verify_and_pull(
+    tmp_path: Path, identity: Identity, trust: TrustStore, local_store: LocalStore
+) -> None:
+    """Whoever has the keys can seal other content at the same place: a reader of segments can't tell."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"honest")
+    push(source, local_store, identity, trust)
+    dataset = Dataset.open(local_store, trust)
+    keys = dataset.keys(identity)
+    pack = dataset.index(keys).pack(0)
+    forger, iv = object.__new__(Encryptor), pack.header[10:42]
+    _Message.__init__(forger, keys.pack_key(pack.epoch), keys.dataset, pack.layout.segment_length, iv)
+    assert forger.header == pack.header
+    path = tmp_path / "store" / pack.name
+    path.write_bytes(encrypt_with(forger, memoryview(b"forged")))
+    with opened(local_store, identity, trust) as view:
+        assert read(view, view.lookup(b"file")) == b"forged"
+    with opened(local_store, identity, trust) as view, pytest.raises(IntegrityError, match="'file' is not what"):
+        Pull(view, tmp_path / "pulled", Silent()).run([])
+    assert os.listdir(tmp_path / "pulled") == []
+    found = verify(Dataset.open(local_store, trust), keys, Silent())
+    assert list(found.bad_objects) == [pack.name]
+    assert found.bad_files == [b"file"]

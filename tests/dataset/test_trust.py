@@ -6,19 +6,22 @@ import contextlib
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from securesystemslib.dsse import Envelope
 
-from dataset.tools import names, opened, push, state_of_folder, state_of_view
+from dataset.tools import Unclosed, names, opened, push, state_of_folder, state_of_view
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import HEAD, SNAPSHOTS, ObjectRef
-from sealfs.dataset.snapshot import PAYLOAD_TYPE, Head
+from sealfs.dataset.snapshot import PAYLOAD_TYPE, Ancestor, Head
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import FormatError, IntegrityError, LocalIOError, NotADatasetError, TrustError
 from sealfs.fields import canonical_json
 from sealfs.keys import Identity
+from sealfs.store.base import ObjectStore
 from sealfs.store.local import LocalStore
 
 
@@ -255,3 +258,30 @@ def test_state_is_unharmed_by_all_of_this(
     restore(versions[2], local_store)
     with opened(local_store, identity, trust) as view:
         assert state_of_view(view) == state_of_folder(tree)
+
+
+def test_a_pin_that_appears_meanwhile_counts(
+    tree: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, tmp_path: Path
+) -> None:
+    """Somebody opens an unknown address; before they are done another process pins its true provider."""
+    push(tree, local_store, identity, TrustStore(tmp_path / "provider's"))
+    genuine = Dataset.open(local_store, TrustStore(tmp_path / "anybody's"))
+    forger = Identity.generate()
+    forged = replace(genuine.snapshot, version=2, signer=forger.signer, history=(Ancestor(1, genuine.ref),)).sign(
+        forger
+    )
+    ref = ObjectRef.of(f"{SNAPSHOTS}{16 * '0'}-{32 * '0'}", forged)
+    local_store.put(ref.name, forged)
+    local_store.put(HEAD, Head(2, ref).to_bytes())
+
+    class Slow(Unclosed):
+        def get(self, key: str, *, max_size: int) -> tuple[bytes, str]:
+            if key == ref.name:
+                trust.accept(local_store.uri, genuine.snapshot, genuine.ref)
+            return local_store.get(key, max_size=max_size)
+
+    with pytest.raises(TrustError, match="pinned to"):
+        Dataset.open(cast("ObjectStore", Slow(local_store)), trust)
+    pin = trust.get(local_store.uri)
+    assert pin is not None
+    assert pin.signer == identity.signer

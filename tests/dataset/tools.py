@@ -184,3 +184,12 @@ class Spy:
 
     def close(self) -> None:
         pass
+
+
+def sparse_file(path: Path, pieces: int) -> None:
+    """Make a file of so many MiB that is almost all holes."""
+    with path.open("wb") as file:
+        for piece in range(pieces):
+            file.seek(piece << 20)
+            file.write(b"piece %d" % piece * 100)
+        file.truncate(pieces << 20)

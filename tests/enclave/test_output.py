@@ -409,3 +409,28 @@ def test_in_the_process_of_the_script(
     assert (found["late"], found["thread"]) == (b"at exit", b"thread")
     assert ("RuntimeError: of the script" in stderr) == (how == "error")
     assert newest(local_store, trust) == 2
+
+
+@pytest.mark.parametrize("kind", ["file", "name", "folder", "link"])
+def test_no_more_leaves_than_may_whatever_it_is_hidden_in(
+    memory: Path, folder: Path, local_store: LocalStore, identity: Identity, kind: str
+) -> None:
+    output = OutputSealer(
+        folder, local_store, [identity.recipient], memory / "state", interval=NEVER, patience=0.0, max_size=100
+    )
+    output.start()
+    try:
+        secret = "s" * 101
+        if kind == "file":
+            (folder / "f").write_text(secret)
+        elif kind == "name":
+            (folder / secret).touch()
+        elif kind == "folder":
+            (folder / secret).mkdir()
+        else:
+            (folder / "l").symlink_to(secret)
+        with pytest.raises(UsageError, match="100 are allowed"):
+            output.finish()
+    finally:
+        output.abandon()
+    assert newest(local_store, TrustStore(memory / "state" / "trust")) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -16,7 +17,7 @@ import pytest
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import Collected, LoadedFile
 from sealfs.enclave.lint import lint
-from sealfs.errors import ExecutorError, UsageError
+from sealfs.errors import ExecutorError, SealfsError, UsageError
 from sealfs.executors import base, gramine
 from sealfs.executors.base import Executor, Job, KeyKind, find_executor
 from sealfs.executors.gramine import RENDERED
@@ -153,14 +154,17 @@ def test_native(job: Job) -> None:
     assert "identity" not in " ".join(command).replace("--identity-fd", "")
 
 
-def test_gramine_commands(job: Job) -> None:
+def test_gramine_commands(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     direct, sgx = find_executor("gramine-direct"), find_executor("gramine-sgx")
     assert list(direct.command(job)) == ["gramine-direct", "workload"]
     assert list(sgx.command(job)) == ["gramine-sgx", "workload"]
     assert list(direct.build(job)) == [["gramine-manifest", "workload.manifest.template", "workload.manifest"]]
-    assert list(sgx.build(job))[1:] == [
-        ["gramine-sgx-sign", "--manifest", "workload.manifest", "--output", "workload.manifest.sgx"]
-    ]
+    sign = ["gramine-sgx-sign", "--manifest", "workload.manifest", "--output", "workload.manifest.sgx"]
+    assert list(sgx.build(job))[1:] == [["gramine-sgx-gen-private-key"], sign]
+    (tmp_path / "gramine").mkdir()
+    (tmp_path / "gramine" / "enclave-key.pem").touch()
+    assert list(sgx.build(job))[1:] == [sign]
 
 
 def test_gramine_manifest_is_what_the_linter_wants(job: Job) -> None:
@@ -246,6 +250,22 @@ def test_gramine_manifest_lets_nothing_else_in(job: Job) -> None:
 def test_gramine_looks_names_up_for_who_asks_brokers_only(job: Job, keys: KeyKind, asks: bool) -> None:
     made = manifest(replace(job, keys=keys))
     assert made["sys"].get("enable_extra_runtime_domain_names_conf", False) is asks
+
+
+def test_gramine_takes_copies_of_compiled_modules(job: Job, tmp_path: Path) -> None:
+    assert "PYTHONPYCACHEPREFIX" not in manifest(job)["loader"]["env"]
+    collected = Collected.load(tmp_path)
+    original, other = (LoadedFile(f"/opt/venv/lib/__pycache__/{name}.cpython-311.pyc", "ab" * 32) for name in "mn")
+    copy = LoadedFile("pycache/opt/venv/lib/m.cpython-311.pyc", "cd" * 32)
+    replace(collected, files=(*collected.files, original, other), compiled=(copy,)).save(tmp_path)
+    made = manifest(job)
+    assert made["loader"]["env"]["PYTHONPYCACHEPREFIX"] == "/pycache"
+    assert {"path": "/pycache", "uri": "file:pycache"} in made["fs"]["mounts"]
+    assert "file:pycache" not in "".join(made["sgx"]["allowed_files"])
+    trusted = {entry["uri"]: entry["sha256"] for entry in made["sgx"]["trusted_files"] if isinstance(entry, dict)}
+    assert trusted[f"file:{copy.path}"] == copy.sha256
+    assert f"file:{original.path}" not in trusted
+    assert f"file:{other.path}" in trusted
 
 
 def test_without_results_nothing_can_be_written(job: Job) -> None:
@@ -360,7 +380,30 @@ def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
     assert folders["/results"] == "file:results"
     assert made["sgx"]["allowed_files"] == ["file:ciphertext/", "file:results/"]
     assert made == manifest(replace(contracts, command=("something", "else")))  # one measurement for all contracts
+    assert made == manifest(replace(contracts, keys="attested"))
+    rehearsed = manifest(replace(contracts, keys="runner"))  # where evidence comes from is measured
+    assert rehearsed["loader"]["argv"] == [*made["loader"]["argv"], "--runner-fd", "0"]
     assert {finding.level for finding in lint(rendered(contracts, "gramine-sgx")[RENDERED])} <= {"note", "warning"}
+
+
+def test_what_a_runner_signs_for_natively(job: Job, tmp_path: Path) -> None:
+    """A list of what is loaded, compared before each start; other native runs need no files."""
+    native = find_executor("native")
+    assert native.files(job) == native.files(replace(job, contract=True, enclave=None)) == {}
+    (tmp_path / "train.py").write_text("print(1)")
+    Collected.here([str(tmp_path / "train.py")], 4, "16G").save(tmp_path)
+    contracts = replace(job, datasets=(), output=None, command=(), contract=True, preload=False)
+    listed = json.loads(native.files(contracts)[base.MANIFEST])
+    digest = hashlib.sha256(b"print(1)").hexdigest()
+    assert listed["files"] == {str(tmp_path / "train.py"): digest}
+    assert listed["argv"][1:] == ["-m", "sealfs.tasks.inside"]
+    native.check(contracts)
+    (tmp_path / "train.py").write_text("print(2)")
+    with pytest.raises(ExecutorError, match=r"1 files differ from what was measured, .*train\.py"):
+        native.check(contracts)
+    (tmp_path / "train.py").unlink()
+    with pytest.raises(SealfsError, match="cannot read"):
+        native.check(contracts)
 
 
 @pytest.mark.parametrize(
@@ -381,3 +424,15 @@ def test_where_keys_come_from_is_measured(keys: KeyKind, words: list[str], job: 
         launch = command.index("sealfs.enclave.launch")
         assert command[launch + 1 : launch + 1 + len(words)] == words
         assert (asked in command) == (broker is not None)
+
+
+def test_memory_for_decrypted_data(job: Job) -> None:
+    """As asked for; else as much as a mount takes, but in an enclave the library's own, smaller, limit."""
+    assert job.enclave
+    native, collected, option = find_executor("native"), Collected.load(job.enclave), "--cache-memory"
+    for asked in (replace(job, cache_memory=1 << 20), replace(job, cache_memory=0)):
+        for command in (list(native.command(asked)), list(enclave_command(asked, collected))):
+            assert command[command.index(option) + 1] == str(asked.cache_memory)
+    command = list(native.command(job))
+    assert command[command.index(option) + 1] == str(256 << 20)
+    assert option not in enclave_command(job, collected)

@@ -96,7 +96,7 @@ for pack in __import__("pathlib").Path(sys.argv[1]).iterdir():
 f.read(100)
 print("went on")
 """
-    done = copied.python(code, copied.store / "packs", options=("--cache", "65536"))
+    done = copied.python(code, copied.store / "packs", options=("--cache-memory", "65536"))
     assert (done.returncode, done.stdout) == (INTEGRITY_EXIT, "")
 
 

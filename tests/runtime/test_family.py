@@ -50,17 +50,17 @@ import sys
 children = []
 for number in range(3):
     if os.fork() == 0:
-        time.sleep(2)
+        time.sleep(5)
         open(sys.argv[1] + f"/{number}", "w").close()
         os._exit(0)
-subprocess.Popen(["sh", "-c", 'sleep 2; echo > "$0/shell"', sys.argv[1]])
+subprocess.Popen(["sh", "-c", 'sleep 5; echo > "$0/shell"', sys.argv[1]])
 time.sleep(0.3)
 read()
 """
     (copied.store / "written").mkdir()
     done = copied.python(START + code, copied.store / "written", timeout=50)
     assert done.returncode == INTEGRITY_EXIT
-    time.sleep(2.5)
+    time.sleep(5.5)
     assert not list((copied.store / "written").iterdir())
 
 

@@ -42,7 +42,7 @@ class Distant(Spy):
 
     def read_into(self, key: str, offset: int, buffer: memoryview) -> None:
         self.asked[key, offset] += 1
-        self.gate.wait(20)
+        assert self.gate.wait(60)
         time.sleep(self.delay)
         if self.away:
             raise StoreError("the network is down")
@@ -70,7 +70,7 @@ def distant(local_store: LocalStore) -> Distant:
 def cached(request: pytest.FixtureRequest, distant: Distant, tmp_path: Path) -> Iterator[BlockCache]:
     limit = 5 * BLOCK
     blocks = DiskBlocks(tmp_path / "cache", limit) if request.param == "disk" else MemoryBlocks(limit)
-    source = BlockCache(distant, blocks, deadline=0.3)
+    source = BlockCache(distant, blocks, deadline=0.5)
     yield source
     distant.gate.set()
     source.close()
@@ -87,7 +87,7 @@ def on_disk(folder: Path) -> int:
 
 
 def eventually(condition: object) -> None:
-    give_up = time.monotonic() + 5
+    give_up = time.monotonic() + 60
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < give_up
         time.sleep(0.002)
@@ -144,11 +144,10 @@ def test_a_slow_object_does_not_hold_up_another(cached: BlockCache, distant: Dis
 
 def test_prefetch_returns_at_once_and_brings_what_was_asked(cached: BlockCache, distant: Distant) -> None:
     distant.gate.clear()
-    began = time.monotonic()
     cached.prefetch(NAME, len(DATA), 900, 2 * BLOCK)
     cached.prefetch(NAME, len(DATA), len(DATA) - 5, 10 * BLOCK)
     cached.prefetch(NAME, len(DATA), len(DATA) + 5 * BLOCK, BLOCK)
-    assert time.monotonic() - began < 0.2
+    assert not cached.counters.fetched  # the store has answered nothing yet
     distant.gate.set()
     cached.wait(NAME, len(DATA))
     eventually(lambda: cached.counters.fetched == 3 * BLOCK + 123)
@@ -163,7 +162,7 @@ def test_away_until_the_deadline_then_an_error_then_well_again(cached: BlockCach
     began = time.monotonic()
     with pytest.raises(StoreError, match="network is down"):
         fetch(cached, 0, 10)
-    assert 0.2 < time.monotonic() - began < 5
+    assert 0.4 < time.monotonic() - began < 30
     assert distant.asked[NAME, 0] > 3
     assert cached.counters.errors > 3
     distant.away = False
@@ -306,6 +305,31 @@ def test_a_block_file_that_something_happened_to_is_fetched_again(
     elif damage == "folder":
         path.mkdir()
     assert fetch(source, 100, 800) == DATA[100:900]
+    source.close()
+
+
+def test_what_others_leave_in_the_folder_stops_nobody_and_is_not_written_through(
+    distant: Distant, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    flat = NAME.replace("/", "_")
+    folder = tmp_path / "cache" / flat[-2:]
+    folder.mkdir(parents=True)
+    (folder / f"{flat}.²").write_text("a digit, but no number")
+    (folder / f"{flat}.0").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(folder / f"{flat}.1")
+    (folder / f"{flat}.2.tmp").symlink_to(victim)
+    (folder / f"{flat}.3").mkdir()
+    blocks = DiskBlocks(tmp_path / "cache", 50 * BLOCK)
+    assert blocks.size == 0
+    source = BlockCache(distant, blocks)
+    assert fetch(source, 0, 4 * BLOCK) == DATA[: 4 * BLOCK]
+    eventually(lambda: not source._flying)
+    os.unlink(folder / f"{flat}.1")
+    os.mkfifo(folder / f"{flat}.1")  # in place of one that is known
+    assert fetch(source, 0, 4 * BLOCK) == DATA[: 4 * BLOCK]
+    assert victim.read_text() == "precious"
     source.close()
 
 

@@ -34,7 +34,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[HostileServer]:
 
 @pytest.fixture
 def store(server: HostileServer) -> Iterator[S3Store]:
-    opened = S3Store("b", "p", connect_timeout=1, read_timeout=0.15)
+    opened = S3Store("b", "p", connect_timeout=1, read_timeout=0.5)
     yield opened
     opened.close()
 

@@ -36,7 +36,7 @@ def nothing_stays(tmp_path: Path) -> Iterator[None]:
 def test_all_claims_hold(env: dict[str, str]) -> None:
     PICTURE.unlink(missing_ok=True)
     done = subprocess.run(
-        [DEMO], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280, check=False
+        [DEMO], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=550, check=False
     )
     assert done.returncode == 0, done.stdout
     assert done.stdout.count(" equal") == 11

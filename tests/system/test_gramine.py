@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,17 +9,14 @@ from pathlib import Path
 
 import pytest
 from commands import Outcome, Sealfs
+from rehearsals import GRAMINE
 
 from sealfs.enclave.attach import INTEGRITY_EXIT
 from sealfs.keys import Identity
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(shutil.which("gramine-direct") is None, reason="no gramine-direct on PATH"),
-]
+pytestmark = GRAMINE
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,18 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import PATIENCE, Outcome, Sealfs, wait_for
+from commands import Outcome, Sealfs, broker_started
+from rehearsals import GRAMINE, rehearsal
 
 from sealfs.attestation.levels import Level
 from sealfs.enclave.measure import manifest_digest
-from sealfs.executors.gramine import MANIFEST
+from sealfs.executors.base import MANIFEST
 from sealfs.keys import Identity
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1200),
-    pytest.mark.skipif(shutil.which("gramine-direct") is None, reason="no gramine-direct on PATH"),
-]
+pytestmark = GRAMINE
 
 SCRIPT = """
 import sys
@@ -102,10 +97,6 @@ class World:
         return dict(json.loads(self.owner("broker", "log", "--json", "--local").lines[-1]))
 
 
-def rehearsal(manifest: str) -> str:
-    return f'level = "L2"\nmeasurements = {{ "sealfs-runner" = ["{manifest}"] }}\n'
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A dataset at L2 whose only allow-listed manifest is measured and registered, and its broker on loopback."""
@@ -116,14 +107,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (folder / "plain").mkdir()
     (folder / "plain" / "numbers").write_text(" ".join(map(str, NUMBERS)))
     (folder / "train.py").write_text(SCRIPT)
-    log = folder / "broker.log"
-    broker = owner.start("broker", "serve", "--listen", "127.0.0.1:0", log=log)
-    try:
-        wait_for(lambda: "https://" in log.read_text() or broker.poll() is not None)
-        assert broker.poll() is None, log.read_text()
-        # by a name: the enclave looks it up, too
-        url = next(line for line in log.read_text().splitlines() if line.startswith("https://127.0.0.1:"))
-        url = url.replace("127.0.0.1", "localhost", 1)
+    with broker_started(owner, folder) as address:
+        url = address.replace("127.0.0.1", "localhost", 1)  # the enclave looks the name up, too
         made = World(folder, owner, identity, host, url, "runner", folder / "enclave")
         registered = made.measure("--register", url)
         digest = manifest_digest(made.enclave)
@@ -134,9 +119,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         enrol = ("broker", "enrol", "runner", "node-1", host.identity_path.with_name("identity.pub"))
         owner(*enrol, "--broker", url)
         yield made
-    finally:
-        broker.send_signal(signal.SIGTERM)
-        assert broker.wait(PATIENCE) == 0
 
 
 def refused(ended: Outcome, world: World, results: str) -> str:

@@ -37,7 +37,7 @@ def build(source: Path, path: str) -> tuple[Path, list[str], str]:
     out = source.parent / "out"
     command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", out, source]
     env = os.environ | {"PATH": path}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=550)
     if done.returncode and "No matching distribution found for setuptools" in done.stderr:
         pytest.skip("no package index to get setuptools from")
     assert done.returncode == 0, done.stderr[-3000:]

@@ -21,6 +21,7 @@ from benchmark.epoch import EpochTimer
 from benchmark.processes import deepen_read_ahead, end, is_mounted, mounted, run, start
 from benchmark.rows import EPOCH, Row
 from sealfs.enclave.attach import LIBRARY
+from sealfs.opening import CacheSettings
 
 BUCKET = "bench"
 TMPFS = Path("/dev/shm")
@@ -176,7 +177,7 @@ class InProcess(Contender):
         launch = [sys.executable, "-m", "sealfs.enclave.launch", "--data", f"{self.sealed.uri}:{self.folder}"]
         with (self.sealed.work / "config" / "sealfs" / "identity").open() as identity:
             number = identity.fileno()
-            launch += ["--identity-fd", str(number), "--"]
+            launch += ["--identity-fd", str(number), "--cache-memory", str(CacheSettings().memory_size), "--"]
             return start([*launch, *command], pass_fds=[number], env=self.sealed.env, **options)
 
     def rate(self, row: Row, number: int) -> float | None:

@@ -26,6 +26,13 @@ def read_through(path: Path) -> float:
         os.close(fd)
 
 
+def read_whole(path: Path) -> float:
+    """Read a file in one piece into new memory, as `file.read()` and array loaders do; return bytes per second."""
+    began = time.perf_counter()
+    content = path.read_bytes()
+    return len(content) / (time.perf_counter() - began)
+
+
 def read_at_random(path: Path, reads: int, seed: int) -> float:
     """Read 4 KiB at random offsets; return reads per second."""
     buffer = memoryview(bytearray(RANDOM_SIZE))

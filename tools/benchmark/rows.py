@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmark.common import BIG, FOLDERS, MIB, SMALL, VESSELS, BenchError, Size
 from benchmark.data import small_paths
 from benchmark.epoch import EpochTimer
-from benchmark.reading import read_at_random, read_files, read_through
+from benchmark.reading import read_at_random, read_files, read_through, read_whole
 
 EPOCH = "paddle_epoch"
 
@@ -84,6 +84,9 @@ def make_rows(size: Size, epoch: EpochTimer | None, *, remote: bool) -> list[Row
     def big_cold(folder: Path, _: int) -> float:
         return read_through(folder / BIG)
 
+    def big_whole(folder: Path, _: int) -> float:
+        return read_whole(folder / BIG)
+
     def big_random(folder: Path, number: int) -> float:
         return read_at_random(folder / BIG, size.random_reads, number)
 
@@ -91,6 +94,7 @@ def make_rows(size: Size, epoch: EpochTimer | None, *, remote: bool) -> list[Row
     rows = [
         Row("sequential_cold", f"read {mib}, cold", "GB/s", 1e9, big_cold, needs_listing=False),
         Row("sequential_warm", f"read {mib}, warm", "GB/s", 1e9, warm_sequential, needs_listing=False),
+        Row("whole_cold", f"read {mib} whole, cold", "GB/s", 1e9, big_whole, needs_listing=False),
         Row("random_4k", "random 4 KiB, cold", "k/s", 1e3, big_random, needs_listing=False),
         Row("small_shuffled", f"{small} files, shuffled", "k/s", 1e3, shuffled, needs_listing=False),
         Row("small_again", f"{size.small // 2:,} files, again", "k/s", 1e3, again, needs_listing=False),
