@@ -283,24 +283,28 @@ static int copy_out(struct attachment *at, uint32_t entry, int file) {
     return (int)count;
 }
 
-int descriptor_materialise(struct attachment *at, uint32_t entry, int flags) {
-    struct descriptor made = {at, entry, DESCRIPTOR_REAL, flags, 0};
-    char path[32];
+int descriptor_copy(struct attachment *at, uint32_t entry, int file) {
     struct stat status;
     int error = sealfs_stat(at->core, entry, &status);
-    int file = error == 0 ? memory_file("sealfs-file") : -1;
 
-    if (file < 0)
-        return error != 0 ? refuse_damaged(at, error) : -1;
-    if (REAL(ftruncate)(file, status.st_size) != 0)
+    if (error == 0 && REAL(ftruncate)(file, status.st_size) != 0)
         error = -errno;
     if (error == 0)
         error = copy_out(at, entry, file);
-    if (error == 0 && REAL(fchmod)(file, MARK_MODE_REAL) != 0)
-        error = -errno;
-    if (error != 0) {
+    return error == 0 ? 0 : refuse_damaged(at, error);
+}
+
+int descriptor_materialise(struct attachment *at, uint32_t entry, int flags) {
+    struct descriptor made = {at, entry, DESCRIPTOR_REAL, flags, 0};
+    char path[32];
+    int file = memory_file("sealfs-file");
+
+    if (file < 0)
+        return -1;
+    if (descriptor_copy(at, entry, file) != 0 || REAL(fchmod)(file, MARK_MODE_REAL) != 0) {
+        int error = errno;
         REAL(close)(file);
-        return error == -EIO ? refuse_damaged(at, error) : fail(-error);
+        return fail(error);
     }
     REAL(fcntl)(file, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     /* the same file once more, for reading only; without /proc the read-write descriptor must do, at its start */

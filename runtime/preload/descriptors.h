@@ -49,6 +49,9 @@ int descriptor_new(const struct descriptor *descriptor, int flags);
 /* Decrypts the whole file into a memory file; returns it open for reading, or -1. Damage is an error (EIO). */
 int descriptor_materialise(struct attachment *at, uint32_t entry, int flags);
 
+/* Decrypts the whole file into an empty one that is open for writing. Returns 0, or -1; damage as above. */
+int descriptor_copy(struct attachment *at, uint32_t entry, int file);
+
 /* The size of the file behind a descriptor. */
 uint64_t descriptor_size(const struct descriptor *descriptor);
 

@@ -10,7 +10,8 @@
 #include "reads.h"
 #include "real.h"
 
-#define OWN_FLAGS (O_ACCMODE | O_TMPFILE) /* of the placeholder */
+/* Of the placeholder, and of how it was made, which Gramine shows, too. */
+#define OWN_FLAGS (O_ACCMODE | O_TMPFILE | O_CREAT | O_EXCL | O_CLOEXEC)
 
 /* The numbers that this library keeps are as good as beyond the limit. */
 HOOK int dup2(int from, int to) {

@@ -21,17 +21,36 @@
 #include "place.h"
 #include "real.h"
 #include "report.h"
+#include "semaphores.h"
 
 #define PRELOAD_SIZE 8192
 #define MAX_ARGUMENTS 65536
+#define ROOM 4 /* for what is put into an environment, and its end */
 
 extern char **environ;
 
+static const char libraries_name[] = "LD_LIBRARY_PATH";
+static char libraries[PRELOAD_SIZE]; /* that variable as this process got it; "": it did not, or it is not needed */
+
+/* What a child needs to be started. */
 struct child {
     int table; /* to be closed if there is no child after all; -1: none */
     char variable[sizeof RUNTIME_VARIABLE + 1 + RUNTIME_VARIABLE_SIZE];
     char preload[PRELOAD_SIZE];
 };
+
+/* A sealed program as a file that the kernel can read. */
+struct program {
+    int number;    /* open as long as the file is needed; -1: none */
+    char path[64]; /* ending in XXXXXX at first; "": none */
+};
+
+__attribute__((constructor)) static void note_libraries(void) {
+    const char *value = getenv(libraries_name);
+
+    if (value != NULL && strlen(libraries_name) + 1 + strlen(value) < sizeof libraries && !shares_memory())
+        snprintf(libraries, sizeof libraries, "%s=%s", libraries_name, value);
+}
 
 static bool is_variable(const char *item, const char *name) {
     size_t length = strlen(name);
@@ -57,12 +76,14 @@ static bool lists(const char *value, const char *library) {
     return false;
 }
 
-/* Fills `out`, which has room for two more than `given`, with the child's environment. */
+/* Fills `out`, which has room for three more than `given`, with the child's environment. In Gramine it needs the paths
+ * of libraries as well: its C library finds no other in the usual folders. */
 static int prepare(struct child *child, char *const *given, char **out) {
     static const char runtime[] = RUNTIME_VARIABLE "=", preload[] = "LD_PRELOAD=";
     const char *old = NULL;
     Dl_info self;
     size_t count = 0;
+    bool has_libraries = libraries[0] == '\0';
 
     child->table = descriptors_table();
     if (child->table == -2 || dladdr((void *)prepare, &self) == 0)
@@ -73,8 +94,10 @@ static int prepare(struct child *child, char *const *given, char **out) {
     for (; given != NULL && *given != NULL; given++)
         if (is_variable(*given, "LD_PRELOAD"))
             old = *given + sizeof preload - 1;
-        else if (!is_variable(*given, RUNTIME_VARIABLE))
+        else if (!is_variable(*given, RUNTIME_VARIABLE)) {
+            has_libraries |= is_variable(*given, libraries_name);
             out[count++] = *given;
+        }
     if (old == NULL || old[0] == '\0')
         old = NULL;
     bool there = old != NULL && lists(old, self.dli_fname);
@@ -85,6 +108,8 @@ static int prepare(struct child *child, char *const *given, char **out) {
         return fail(E2BIG);
     out[count++] = child->preload;
     out[count++] = child->variable;
+    if (!has_libraries)
+        out[count++] = libraries;
     out[count] = NULL;
     return 0;
 }
@@ -97,8 +122,21 @@ static void forget(struct child *child) {
     errno = error;
 }
 
-/* A sealed program: the kernel gets a file that it can read. Returns 0 and the path to use, or -1. */
-static int executable(struct place *place, int *number, char path[32]) {
+/* Where a file without a name can't be executed (Gramine): one with a name, in memory that only this process sees. */
+static int write_program(struct place *place, struct program *program) {
+    snprintf(program->path, sizeof program->path, "%s/.sealfs-program-XXXXXX", scratch_folder());
+    int file = REAL(mkostemp)(program->path, O_CLOEXEC);
+    if (file < 0) {
+        program->path[0] = '\0';
+        return -1;
+    }
+    int error = descriptor_copy(place->at, place->entry, file) != 0 || REAL(fchmod)(file, 0555) != 0 ? errno : 0;
+    REAL(close)(file);
+    return error == 0 ? 0 : fail(error);
+}
+
+/* Makes the file for a sealed program. Returns 0 or -1; `discard` in either case. */
+static int executable(struct place *place, struct program *program) {
     struct stat status;
     int error = sealfs_stat(place->at->core, place->entry, &status);
 
@@ -106,47 +144,59 @@ static int executable(struct place *place, int *number, char path[32]) {
         return refuse_damaged(place->at, error);
     if (!S_ISREG(status.st_mode) || (status.st_mode & (S_IXUSR | S_IXGRP | S_IXOTH)) == 0)
         return fail(EACCES);
-    *number = descriptor_materialise(place->at, place->entry, O_RDONLY);
-    if (*number < 0 || REAL(fchmod)(*number, 0555) != 0)
+    program->number = descriptor_materialise(place->at, place->entry, O_RDONLY);
+    if (program->number < 0 || REAL(fchmod)(program->number, 0555) != 0)
         return -1;
-    snprintf(path, 32, "/proc/self/fd/%d", *number);
-    return 0;
+    snprintf(program->path, sizeof program->path, "/proc/self/fd/%d", program->number);
+    if (REAL(access)(program->path, X_OK) == 0)
+        return 0;
+    REAL(close)(program->number);
+    program->number = -1;
+    return write_program(place, program);
 }
 
-/* Finds the program. Returns -1 with errno set if there is none. */
-static int locate(struct place *place, const char *path, int *number, char sealed[32], const char **program) {
+static void discard(struct program *program) {
+    int error = errno;
+
+    if (program->number >= 0)
+        REAL(close)(program->number);
+    else if (program->path[0] != '\0')
+        REAL(unlink)(program->path);
+    errno = error;
+}
+
+/* Finds the program, and makes a file for a sealed one. Returns -1 with errno set if there is none. */
+static int locate(struct place *place, const char *path, struct program *sealed, const char **program) {
     struct stat status;
 
-    *number = -1;
+    *sealed = (struct program){.number = -1};
     place_find(place, AT_FDCWD, path, PLACE_FOLLOW);
     if (place->kind == PLACE_REAL && REAL(stat)(place->path, &status) != 0)
         place_again(place);
     if (place->kind == PLACE_FAILED)
         return fail(place->error);
-    *program = place->kind == PLACE_SEALED ? sealed : place->path;
-    return place->kind == PLACE_SEALED ? executable(place, number, sealed) : 0;
+    *program = place->kind == PLACE_SEALED ? sealed->path : place->path;
+    return place->kind == PLACE_SEALED ? executable(place, sealed) : 0;
 }
 
 HOOK int execve(const char *path, char *const arguments[], char *const environment[]) {
     size_t count = length_of(environment);
     struct child child;
     struct place place;
-    char sealed[32];
+    struct program sealed;
     const char *program;
-    int number;
 
     if (!anything_attached())
         return REAL(execve)(path, arguments, environment);
     if (count > MAX_ARGUMENTS)
         return fail(E2BIG);
-    char *own[count + 3];
-    if (locate(&place, path, &number, sealed, &program) != 0)
-        return -1;
-    if (prepare(&child, environment, own) == 0)
-        REAL(execve)(program, arguments, own);
-    forget(&child);
-    if (number >= 0)
-        REAL(close)(number);
+    char *own[count + ROOM];
+    if (locate(&place, path, &sealed, &program) == 0) {
+        if (prepare(&child, environment, own) == 0)
+            REAL(execve)(program, arguments, own);
+        forget(&child);
+    }
+    discard(&sealed);
     return -1;
 }
 
@@ -160,7 +210,7 @@ HOOK int execvpe(const char *file, char *const arguments[], char *const environm
         return execve(file, arguments, environment);
     if (count > MAX_ARGUMENTS)
         return fail(E2BIG);
-    char *own[count + 3];
+    char *own[count + ROOM];
     if (prepare(&child, environment, own) == 0)
         REAL(execvpe)(file, arguments, own);
     forget(&child);
@@ -179,29 +229,27 @@ HOOK int execveat(int dirfd, const char *path, char *const arguments[], char *co
     size_t count = length_of(environment);
     struct child child;
     struct place place;
-    char sealed[32];
-    int number = -1;
+    struct program sealed = {.number = -1};
 
     if (!anything_attached())
         return REAL(execveat)(dirfd, path, arguments, environment, flags);
     if (count > MAX_ARGUMENTS)
         return fail(E2BIG);
-    char *own[count + 3];
+    char *own[count + ROOM];
     place_find(&place, dirfd, path,
                ((flags & AT_SYMLINK_NOFOLLOW) != 0 ? 0 : PLACE_FOLLOW) | ((flags & AT_EMPTY_PATH) != 0 ? PLACE_EMPTY : 0));
     if (place.kind == PLACE_FAILED)
         return fail(place.error);
-    if (place.kind == PLACE_SEALED && executable(&place, &number, sealed) != 0)
-        return -1;
-    if (prepare(&child, environment, own) == 0) {
-        if (number >= 0)
-            REAL(execve)(sealed, arguments, own);
-        else
-            REAL(execveat)(place.dirfd, place.path, arguments, own, flags);
+    if (place.kind != PLACE_SEALED || executable(&place, &sealed) == 0) {
+        if (prepare(&child, environment, own) == 0) {
+            if (place.kind == PLACE_SEALED)
+                REAL(execve)(sealed.path, arguments, own);
+            else
+                REAL(execveat)(place.dirfd, place.path, arguments, own, flags);
+        }
+        forget(&child);
     }
-    forget(&child);
-    if (number >= 0)
-        REAL(close)(number);
+    discard(&sealed);
     return -1;
 }
 
@@ -259,7 +307,7 @@ static int spawn(spawner real, pid_t *pid, const char *program, const posix_spaw
         return real(pid, program, actions, attributes, arguments, environment);
     if (count > MAX_ARGUMENTS)
         return E2BIG;
-    char *own[count + 3];
+    char *own[count + ROOM];
     if (prepare(&child, environment, own) == 0)
         error = real(pid, program, actions, attributes, arguments, own);
     else
@@ -271,15 +319,19 @@ static int spawn(spawner real, pid_t *pid, const char *program, const posix_spaw
 HOOK int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_actions_t *actions,
                      const posix_spawnattr_t *attributes, char *const arguments[], char *const environment[]) {
     struct place place;
-    char sealed[32];
+    struct program sealed = {.number = -1};
     const char *program = path;
-    int number = -1;
+    int error = 0;
 
-    if (anything_attached() && locate(&place, path, &number, sealed, &program) != 0)
-        return errno;
-    int error = spawn(REAL(posix_spawn), pid, program, actions, attributes, arguments, environment);
-    if (number >= 0)
-        REAL(close)(number);
+    if (anything_attached() && locate(&place, path, &sealed, &program) != 0)
+        error = errno;
+    if (error == 0 && sealed.path[0] != '\0' && sealed.number < 0) { /* only this process sees it, not its child */
+        unserved("posix_spawn", path);
+        error = ENOSYS;
+    }
+    if (error == 0)
+        error = spawn(REAL(posix_spawn), pid, program, actions, attributes, arguments, environment);
+    discard(&sealed);
     return error;
 }
 

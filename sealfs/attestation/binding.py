@@ -18,6 +18,7 @@ from sealfs.attestation.canonical import canonical
 from sealfs.errors import DocumentError
 
 REPORT_DATA_SIZE = 64
+DIGEST_SIZE = 48  # bytes of it, of SHA-384; the rest is zeros
 _OURS = frozenset({"nonce", "tee-pubkey"})
 
 

@@ -30,7 +30,8 @@ class Claims:
         tcb_status: Intel's word for how up to date the platform is.
         advisories: Intel's advisories that apply to it.
         tcb_evaluation_number: Which of Intel's evaluations the status comes from.
-        collateral_expires: When what proves the status, or its certificates, is out of date.
+        collateral_expires: When what proves the status, or its certificates, is out of date; for SNP when the
+            first of AMD's revocation lists that were asked is, None if none was there.
         pcrs: Which PCRs a TPM's measurement covers, such as "sha256:0,1,7".
         tcb: SNP's reported TCB, part by part.
         details: More, for people.

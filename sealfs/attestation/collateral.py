@@ -17,7 +17,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,12 +28,12 @@ import dcap_qvl
 from cryptography import x509
 
 from sealfs.attestation.canonical import Members
+from sealfs.attestation.files import MAX_SIZE, ParsedFiles
 from sealfs.errors import DocumentError, EvidenceError, SealfsError
 from sealfs.xdg import state_directory
 
 Result = TypeVar("Result")
 
-MAX_SIZE = 1 << 20  # bytes; Intel's have 16 KiB
 REFRESH_BEFORE = timedelta(days=7)  # of the 30 days that Intel's statements are valid
 _RETRY_AFTER = 600.0  # seconds, after a fetch that brought nothing
 _FETCH_TIMEOUT = 30.0  # seconds
@@ -144,6 +144,14 @@ def platform_of(quote: bytes) -> Platform:
         raise EvidenceError(f"that quote names no platform: {error}") from None
 
 
+def _parsed(path: Path, data: bytes) -> Collateral | None:
+    try:
+        return Collateral.parse(data)
+    except DocumentError as error:
+        _log.warning("%s is passed over: %s", path, error.message)
+        return None
+
+
 class CollateralFolder:
     """Statements in files, and from a PCCS if there is one.
 
@@ -158,7 +166,7 @@ class CollateralFolder:
         self._path = path
         self._pccs = pccs
         self._refresh_before = refresh_before
-        self._parsed: dict[Path, tuple[tuple[int, int], Collateral | None]] = {}
+        self._files = ParsedFiles(path, "*.json", _parsed)
         self._fetching = threading.Lock()
         self._failed: dict[Platform, float] = {}
 
@@ -195,7 +203,7 @@ class CollateralFolder:
     def every(self) -> list[Collateral]:
         """Return the newest statement about each platform."""
         newest: dict[Platform, Collateral] = {}
-        for collateral in self._read():
+        for collateral in filter(None, self._files):
             other = newest.get(collateral.platform)
             if other is None or collateral.issued > other.issued:
                 newest[collateral.platform] = collateral
@@ -213,30 +221,6 @@ class CollateralFolder:
                 "set the clock: with a wrong one old statements would pass for new ones",
             )
         return next((collateral for collateral in every if collateral.platform == platform), None)
-
-    def _read(self) -> Iterator[Collateral]:
-        paths = [self._path] if self._path.is_file() else sorted(self._path.glob("*.json"))
-        for path in paths:
-            try:
-                state = path.stat()
-                key = (state.st_mtime_ns, state.st_size)
-                known = self._parsed.get(path)
-                if known is None or known[0] != key:
-                    known = self._parsed[path] = (key, self._parse(path))
-            except OSError as error:
-                _log.warning("cannot read %s: %s", path, error.strerror)
-                continue
-            if known[1] is not None:
-                yield known[1]
-
-    def _parse(self, path: Path) -> Collateral | None:
-        with path.open("rb") as file:
-            data = file.read(MAX_SIZE + 1)
-        try:
-            return Collateral.parse(data)
-        except DocumentError as error:
-            _log.warning("%s is passed over: %s", path, error.message)
-            return None
 
     def _fetch(self, platform: Platform, quote: bytes) -> Collateral | None:
         """Return what the PCCS has; None if it has nothing, or had nothing a moment ago."""

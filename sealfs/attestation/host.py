@@ -14,6 +14,8 @@ from pathlib import Path
 
 from sealfs.attestation.collateral import CollateralFolder
 from sealfs.attestation.detect import detect
+from sealfs.attestation.revocation import RevocationFolder
+from sealfs.errors import DocumentError
 
 _TIME_ERROR = 5  # adjtimex(2): the clock is not synchronized
 _TIMEX_SIZE = 208  # bytes of struct timex on 64-bit Linux
@@ -29,16 +31,19 @@ class Check:
     words: str
 
 
-def check_host(collateral: CollateralFolder, at: datetime, root: Path = Path("/")) -> list[Check]:
-    """Look at device files, quote services, collateral and the clock.
+def check_host(
+    collateral: CollateralFolder, revocations: RevocationFolder, at: datetime, root: Path = Path("/")
+) -> list[Check]:
+    """Look at device files, quote services, collateral, revocation lists and the clock.
 
     Args:
-        collateral: Where it is kept here.
+        collateral: Where Intel's is kept here.
+        revocations: Where AMD's lists are.
         at: The time, with a zone.
         root: Where /dev, /sys, /run and /var are.
     """
     checks = [_evidence(root), *_devices(root), *_services(root), *_collateral(collateral, at)]
-    return [*checks, _clock()]
+    return [*checks, *_revocations(revocations, at), _clock()]
 
 
 def _evidence(root: Path) -> Check:
@@ -84,16 +89,27 @@ def _collateral(collateral: CollateralFolder, at: datetime) -> Iterator[Check]:
     if not every:
         yield Check("collateral", False, "none is kept here: whoever verifies SGX or TDX evidence needs it")
     for statement in every:
-        about, expires = f"collateral {statement.platform}", f"{statement.expires:%Y-%m-%d %H:%M} UTC"
-        if at < statement.issued:
-            yield Check(
-                about, False, f"was signed at {statement.issued:%Y-%m-%d %H:%M} UTC: set this machine's clock"
-            )
-        elif at >= statement.expires:
-            yield Check(about, False, f"expired at {expires}: fetch it anew")
-        else:
-            soon = ", soon: fetch it anew" if statement.expires - at < _SOON else ""
-            yield Check(about, True, f"in date until {expires}{soon}")
+        yield _in_date(f"collateral {statement.platform}", statement.issued, statement.expires, at)
+
+
+def _revocations(revocations: RevocationFolder, at: datetime) -> Iterator[Check]:
+    try:
+        every = revocations.every()
+    except DocumentError as error:
+        yield Check("revocation lists", False, f"{error.message}: SEV-SNP evidence is refused")
+        return
+    for entry in every:
+        yield _in_date(f"revocation list {entry.name}", entry.issued, entry.expires, at)
+
+
+def _in_date(about: str, issued: datetime, expires: datetime, at: datetime) -> Check:
+    until = f"{expires:%Y-%m-%d %H:%M} UTC"
+    if at < issued:
+        return Check(about, False, f"was signed at {issued:%Y-%m-%d %H:%M} UTC: set this machine's clock")
+    if at >= expires:
+        return Check(about, False, f"expired at {until}: fetch it anew")
+    soon = ", soon: fetch it anew" if expires - at < _SOON else ""
+    return Check(about, True, f"in date until {until}{soon}")
 
 
 def _clock() -> Check:

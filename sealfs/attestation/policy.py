@@ -41,6 +41,7 @@ _MEMBERS = (
     "advisories",
     "minimum_evaluation_number",
     "minimum_tcb",
+    "revocation_list",
     "pcrs",
     "contract",
 )
@@ -75,6 +76,7 @@ class Policy:
         advisories: Intel's advisories that may apply to it.
         minimum_evaluation_number: Least of Intel's TCB evaluation data numbers.
         minimum_tcb: Least SVN of each part of an SNP platform; demanded whenever SNP is allowed.
+        revocation_list: Whether an SNP platform's certificates have to be held against AMD's revocation list.
         contract: Whether keys are released for agreed contracts only, and to nothing else that reaches the level.
         pcrs: Which PCRs a TPM has to quote, such as "sha256:0,1,7"; demanded whenever a TPM is allowed.
     """
@@ -88,6 +90,7 @@ class Policy:
     advisories: frozenset[str] = frozenset()
     minimum_evaluation_number: int = 0
     minimum_tcb: Mapping[str, int] = field(default_factory=dict)
+    revocation_list: bool = True
     pcrs: str | None = None
     contract: bool = False
 
@@ -168,6 +171,8 @@ class Policy:
         if "minimum_tcb" in members:
             parts = members.object("minimum_tcb").only(*TCB_PARTS)
             given["minimum_tcb"] = {part: parts.integer(part, 0, 255) for part in parts}
+        if "revocation_list" in members:
+            given["revocation_list"] = members.boolean("revocation_list")
         if "contract" in members:
             given["contract"] = members.boolean("contract")
         if "pcrs" in members:
@@ -190,6 +195,8 @@ class Policy:
             "minimum_evaluation_number": self.minimum_evaluation_number,
             "minimum_tcb": dict(sorted(self.minimum_tcb.items())),
         }
+        if not self.revocation_list:
+            document["revocation_list"] = False
         if self.contract:
             document["contract"] = True
         if self.pcrs is not None:

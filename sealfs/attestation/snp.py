@@ -31,6 +31,7 @@ from sealfs.attestation.canonical import Members
 from sealfs.attestation.claims import Claims
 from sealfs.attestation.evidence import SNP_REPORT_SIZE as REPORT_SIZE
 from sealfs.attestation.levels import Level
+from sealfs.attestation.revocation import RevocationFolder
 from sealfs.errors import DocumentError, EvidenceError
 
 TEE = "snp"
@@ -197,11 +198,16 @@ class SnpVerifier:
     Args:
         roots: The certificates to believe; None for AMD's own.
         certificates: Others that a chain may need and evidence need not bring, VCEKs for instance.
+        revocations: AMD's revocation lists; None knows of none.
     """
 
     def __init__(
-        self, roots: Collection[x509.Certificate] | None = None, certificates: Iterable[x509.Certificate] = ()
+        self,
+        roots: Collection[x509.Certificate] | None = None,
+        certificates: Iterable[x509.Certificate] = (),
+        revocations: RevocationFolder | None = None,
     ) -> None:
+        self._revocations = revocations
         known = amd_certificates()
         self._roots = [root for root in known if is_root(root)] if roots is None else list(roots)
         self._certificates = [*certificates, *(other for other in known if not is_root(other))]
@@ -213,6 +219,7 @@ class SnpVerifier:
         certificates = [*parse_certificates(table), *self._certificates]
         try:
             chain = self._chain(self._endorser(report, certificates), certificates, at)
+            lists_expire = self._revocations.check(chain, at) if self._revocations is not None else None
         except _MALFORMED:  # most of a certificate is only parsed when it is asked for
             raise DocumentError("a certificate of SNP's is malformed") from None
         if report.policy & _POLICY_MIGRATION:
@@ -229,6 +236,7 @@ class SnpVerifier:
             svn=report.guest_svn,
             config_id=report.host_data.hex() if any(report.host_data) else None,
             tcb=report.tcb,
+            collateral_expires=lists_expire,
             details={
                 "chip": report.chip_id.hex(),
                 "endorsed by": f"{report.key} of {_name(chain[-1])}",

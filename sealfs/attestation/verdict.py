@@ -205,6 +205,8 @@ def _platform(policy: Policy, claims: Claims, at: datetime) -> Iterator[Finding]
         enough = bool(least) and all(claims.tcb.get(part, -1) >= svn for part, svn in least.items())
         demanded = _parts(least) if least else "a minimum, but the policy names none"
         yield Finding("TCB", demanded, _parts(claims.tcb), enough)
+        if policy.revocation_list:
+            yield _in_date("revocation list", claims, at)
     elif claims.tee == "tpm":
         demanded = policy.pcrs or "some, but the policy names none"
         same = policy.pcrs is not None and claims.pcrs == policy.pcrs
@@ -220,9 +222,13 @@ def _intel(policy: Policy, claims: Claims, at: datetime) -> Iterator[Finding]:
     least, number = policy.minimum_evaluation_number, claims.tcb_evaluation_number
     new = number is not None and number >= least
     yield Finding("TCB evaluation number", f"{least} or more", str(number), new)
+    yield _in_date("collateral", claims, at)
+
+
+def _in_date(rule: str, claims: Claims, at: datetime) -> Finding:
     expires = claims.collateral_expires
     offered = f"expires {_time(expires)}" if expires else _NONE
-    yield Finding("collateral", f"in date at {_time(at)}", offered, expires is not None and at < expires)
+    return Finding(rule, f"in date at {_time(at)}", offered, expires is not None and at < expires)
 
 
 def _listed(names: Sequence[str] | frozenset[str]) -> str:

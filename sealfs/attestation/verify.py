@@ -17,6 +17,7 @@ from sealfs.attestation.claims import Claims
 from sealfs.attestation.collateral import CollateralSource
 from sealfs.attestation.dcap import DcapVerifier
 from sealfs.attestation.evidence import KINDS, Evidence
+from sealfs.attestation.revocation import RevocationFolder
 from sealfs.attestation.runner import RunnerVerifier
 from sealfs.attestation.sample import SampleVerifier
 from sealfs.attestation.snp import SnpVerifier
@@ -48,6 +49,7 @@ class Verifier:
         intel_root: DER of the root certificate for SGX and TDX; None for Intel's own.
         amd_roots: Certificates to believe for SEV-SNP; None for AMD's own.
         amd_certificates: More that chains may need and guests need not bring, such as chips' VCEKs.
+        amd_revocations: AMD's revocation lists; None has none, and policies demand one unless they say otherwise.
     """
 
     def __init__(
@@ -60,11 +62,12 @@ class Verifier:
         intel_root: bytes | None = None,
         amd_roots: Collection[x509.Certificate] | None = None,
         amd_certificates: Collection[x509.Certificate] = (),
+        amd_revocations: RevocationFolder | None = None,
     ) -> None:
         self._kinds: dict[str, KindVerifier] = {
             "sealfs-runner": RunnerVerifier(runners),
             "tpm": TpmVerifier(tpm_keys),
-            "snp": SnpVerifier(amd_roots, amd_certificates),
+            "snp": SnpVerifier(amd_roots, amd_certificates, amd_revocations),
         }
         if collateral is not None:
             self._kinds["sgx"] = DcapVerifier("sgx", collateral, intel_root)

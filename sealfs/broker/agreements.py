@@ -23,7 +23,7 @@ from sealfs.broker.holdings import Publication
 from sealfs.broker.protocol import Problem, Resource
 from sealfs.contracts import approval
 from sealfs.contracts.contract import Contract, Input
-from sealfs.contracts.task import MAX_STATEMENTS, Task
+from sealfs.contracts.task import Task
 from sealfs.errors import ConflictError, ContractError
 from sealfs.keys import Signer
 
@@ -57,15 +57,19 @@ def get_task(transaction: sqlite3.Connection, digest: str) -> Task | None:
     return Task(contract).with_statements([approval.verify(contract, json.loads(envelope)) for (envelope,) in said])
 
 
-def add_task(transaction: sqlite3.Connection, task: Task, *, may_be_new: bool) -> list[approval.Statement]:
-    """Keep a contract and what was said about it; return what was not known yet.
+def add_task(
+    transaction: sqlite3.Connection, task: Task, *, may_be_new: bool
+) -> tuple[Task, list[approval.Statement]]:
+    """Keep a contract and what was said about it; return all that is known of it, and what was not known yet.
+
+    However much others have said, there is room for each party's withdrawal and for the cancellation.
 
     Raises:
-        ContractError: It is not known here, and none of this broker's members brings it.
+        ContractError: It is not known here, and none of this broker's members brings it; or too much was said.
         ConflictError: There are too many.
     """
     contract = task.contract
-    known = transaction.execute("SELECT 1 FROM contracts WHERE digest = ?", (contract.digest,)).fetchone()
+    known = get_task(transaction, contract.digest)
     if known is None:
         if not may_be_new:
             raise ContractError(
@@ -74,15 +78,26 @@ def add_task(transaction: sqlite3.Connection, task: Task, *, may_be_new: bool) -
         if transaction.execute("SELECT COUNT(*) FROM contracts").fetchone()[0] >= MAX_TASKS:
             raise ConflictError("this broker has too many contracts", "ask its operator")
         transaction.execute("INSERT INTO contracts VALUES (?, ?)", (contract.digest, contract.to_bytes()))
-    known = transaction.execute("SELECT COUNT(*) FROM statements WHERE contract = ?", (contract.digest,)).fetchone()
-    if known[0] + len(task.statements) > MAX_STATEMENTS:
-        raise ContractError("too much was said about that contract", "its parties agree on a new one")
-    new = []
-    for signed in task.statements:
+        known = Task(contract)
+    merged = _with_room_for_ends(known, task)
+    said = {signed.key for signed in known.statements}
+    new = [signed for signed in merged.statements if signed.key not in said]
+    for signed in new:
         row = (contract.digest, signed.key, canonical(dict(signed.envelope)))
-        if transaction.execute("INSERT OR IGNORE INTO statements VALUES (?, ?, ?)", row).rowcount:
-            new.append(signed.statement)
-    return new
+        transaction.execute("INSERT INTO statements VALUES (?, ?, ?)", row)
+    return merged, [signed.statement for signed in new]
+
+
+def _with_room_for_ends(known: Task, task: Task) -> Task:
+    ended = {(end.statement.action, end.statement.party) for end in known.ends}
+    ends = [end for end in task.ends if (end.statement.action, end.statement.party) not in ended]
+    others = [signed for signed in task.statements if signed.statement.action not in approval.FINAL]
+    try:
+        return known.with_statements([*others, *ends])
+    except ContractError:
+        if not ends:
+            raise ContractError("too much was said about that contract", "agree on a new one") from None
+        return known.with_statements(ends)
 
 
 def agreement_on(

@@ -42,11 +42,15 @@ class CheckpointStore:
         return found
 
     def keep(self, checkpoint: Checkpoint) -> None:
-        """Remember how far a broker's log was seen.
+        """Remember how far a broker's log was seen; what was seen further on stays.
 
         Raises:
+            AuditError: What is kept can't be read.
             LocalIOError: It can't be written.
         """
+        known = self.get(checkpoint.broker)
+        if known is not None and known.sequence > checkpoint.sequence:
+            return
         try:
             self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             replace_file(self._path(checkpoint.broker), canonical(checkpoint.to_json()))

@@ -16,7 +16,7 @@ from sealfs.attestation.canonical import Members, parse_json
 from sealfs.attestation.policy import Policy
 from sealfs.attestation.verdict import RegisteredManifest
 from sealfs.broker.address import BrokerAddress
-from sealfs.broker.audit import Checkpoint, Entry, verify
+from sealfs.broker.audit import Checkpoint, Entry, checkpoint_of, verify
 from sealfs.broker.calls import CALL_PATH, Call
 from sealfs.broker.holdings import manifest_to_json
 from sealfs.broker.protocol import MAX_ANSWER_SIZE, OWNER
@@ -72,6 +72,9 @@ class BrokerMember:
         address: Which broker.
         identity: Whose calls.
 
+    Attributes:
+        verified: How far `log` has verified the broker's log; None before.
+
     Raises (all methods):
         KeyRefusedError: The broker refuses, and says why.
         ConflictError: Somebody else has changed the same in the meantime.
@@ -81,6 +84,8 @@ class BrokerMember:
     def __init__(self, address: BrokerAddress, identity: Identity) -> None:
         self.address = address
         self._identity = identity
+        self._answered_by: str | None = None
+        self.verified: Checkpoint | None = None
 
     def call(self, name: str, arguments: Mapping[str, Any] | None = None) -> Members:
         """Make any call and return its answer."""
@@ -88,6 +93,7 @@ class BrokerMember:
             with Connection(self.address) as connection:
                 if connection.identity is None:
                     raise BrokerError("calls are made over TLS only", "write https://")
+                self._answered_by = connection.identity
                 call = Call.new(name, arguments or {}, connection.identity, self._identity.signer, int(time.time()))
                 answer = connection.ask("POST", CALL_PATH, call.sign(self._identity))
             what = "the broker's answer"
@@ -114,11 +120,18 @@ class BrokerMember:
         answer = self.call("hello", {"seen": seen.sequence} if seen else {})
         member = answer.object("member")
         checkpoint = Checkpoint.from_fields(answer.object("checkpoint"))
+        if checkpoint.broker != self._answered_by:
+            raise AuditError(f"the broker at {self.address} shows the checkpoint of another, {checkpoint.broker}")
         if seen is not None:
             then = Entry.from_fields(answer.object("seen")) if answer.value("seen") is not None else None
             if then is None or then.digest != seen.digest or checkpoint.key != seen.key:
                 raise AuditError(
                     f"record {seen.sequence} of the broker's log is not the one that was seen before, or is gone"
+                )
+            if checkpoint.sequence < seen.sequence:  # kept, it would let the broker forget what came after it
+                raise AuditError(
+                    f"the broker's log ends with record {checkpoint.sequence}, "
+                    f"but record {seen.sequence} was seen before"
                 )
         return Greeting(member.text("name", OWNER), tuple(member.texts("roles", 16)), checkpoint)
 
@@ -203,7 +216,17 @@ class BrokerMember:
             AuditError: Something is missing, was changed, or stands in another order.
         """
         key = seen.key if seen else self.hello().checkpoint.key
-        yield from verify(self._entries(), key, seen)
+        last: Entry | None = None
+
+        def noted() -> Iterator[Entry]:
+            nonlocal last
+            for entry in self._entries():
+                last = entry
+                yield entry
+
+        yield from verify(noted(), key, seen)
+        if last is not None and self._answered_by is not None:
+            self.verified = checkpoint_of(self._answered_by, key, last)
 
     def _entries(self) -> Iterator[Entry]:
         after = 0

@@ -34,6 +34,7 @@ MAX_ANSWER_SIZE = 2 << 20  # the keys of 10,000 epochs, in hex, in base64
 _PROBLEM_NAMESPACE = "https://github.com/confidential-containers/kbs/errors/"
 _TEE = r"[a-z0-9-]{1,40}"
 _NONCE = r"[A-Za-z0-9+/=_-]{1,1024}"
+_SELECTED, _BINDING = "selected-hash-algorithm", "sha384"
 _NO_EVIDENCE = ("", "{}")  # of further devices
 OWNER = r"[a-z0-9][a-z0-9._-]{0,63}"
 DATASET = r"[0-9a-f]{32}"
@@ -90,10 +91,19 @@ class Challenge:
         """Read the message.
 
         Raises:
-            DocumentError: Malformed.
+            DocumentError: Malformed, or evidence is to be bound in a way that is not known here.
         """
         what = "the broker's challenge"
-        return cls(Members(parse_json(data, what, MAX_REQUEST_SIZE), what).text("nonce", _NONCE))
+        document = parse_json(data, what, MAX_REQUEST_SIZE)
+        nonce = Members(document, what).text("nonce", _NONCE)
+        extra = document.get("extra-params")
+        selected = extra.get(_SELECTED, _BINDING) if isinstance(extra, dict) else _BINDING
+        if not isinstance(selected, str) or selected.lower() != _BINDING:
+            raise DocumentError(
+                "the broker wants evidence that is bound by another digest than SHA-384",
+                "Trustee does with Intel Trust Authority behind it: use its own attestation service",
+            )
+        return cls(nonce)
 
 
 def bound_data(version: str, runtime: RuntimeData) -> RuntimeData:

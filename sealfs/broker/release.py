@@ -222,10 +222,11 @@ class Releases:
         return self._tokens.issue(result.name, result.tee_pubkey, now, result.expires)
 
     def session(self, cookie: str | None, token: str | None) -> Session | None:
-        """Return the session that a cookie or a token stands for."""
+        """Return the session that a cookie stands for; or else, as in a Trustee KBS, the token's."""
         now = self._now()
-        name = session_name(cookie) if cookie else self._tokens.session_of(token, now) if token else None
-        return self.sessions.get(name, now) if name else None
+        names = [session_name(cookie) if cookie else None, self._tokens.session_of(token, now) if token else None]
+        found = (self.sessions.get(name, now) for name in names if name is not None)
+        return next((session for session in found if session is not None), None)
 
     def release(self, session: Session, resource: Resource) -> dict[str, str]:
         """Decide; log; and if it is allowed return the keys, encrypted to the session's key.

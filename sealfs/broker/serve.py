@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sealfs.attestation.collateral import CollateralSource
+from sealfs.attestation.revocation import RevocationFolder
 from sealfs.attestation.tpm_quote import load_key
 from sealfs.attestation.verify import Verifier
 from sealfs.broker import jose, members
@@ -221,11 +222,14 @@ class _Telling(uvicorn.Server):
             self.ready()
 
 
-def verifiers(collateral: CollateralSource, intel_root: bytes | None = None) -> MakeVerifier:
+def verifiers(
+    collateral: CollateralSource, intel_root: bytes | None = None, revocations: RevocationFolder | None = None
+) -> MakeVerifier:
     """Return what makes a verifier of what is enrolled, with the vendors' roots.
 
     Args:
         collateral: Where Intel's statements come from.
+        revocations: AMD's revocation lists; None has none.
         intel_root: DER of another root than Intel's: for tests.
     """
 
@@ -236,6 +240,7 @@ def verifiers(collateral: CollateralSource, intel_root: bytes | None = None) -> 
             tpm_keys=[load_key(value.encode()) for value in values["tpm"]],
             collateral=collateral,
             intel_root=intel_root,
+            amd_revocations=revocations,
             allow_sample=True,  # it reaches L1 only, and whether that will do policies decide
         )
 

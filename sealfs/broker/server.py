@@ -166,8 +166,7 @@ class Server:
         cookie = _cookie(request)
         if cookie is None:
             raise RefusedError(Problem("AttestationError", 401, "there is no session cookie", "start with 'auth'"))
-        attestation = await self._work(Attestation.parse, data)
-        token = await self._work(self._releases.attest, cookie, attestation)
+        token = await self._work(lambda: self._releases.attest(cookie, Attestation.parse(data)))
         return _with_cookie(JSONResponse({"token": token}), cookie)
 
     async def _resource(self, request: Request) -> Response:

@@ -79,6 +79,7 @@ def serve_command(
     error. SIGTERM or Ctrl-C ends it.
     """
     from sealfs.attestation.collateral import CollateralFolder, default_folder  # noqa: PLC0415 - verifies quotes
+    from sealfs.attestation.revocation import RevocationFolder  # noqa: PLC0415
     from sealfs.broker import serve  # noqa: PLC0415 - loads a web server
 
     host, port = _host_and_port(listen)
@@ -98,7 +99,8 @@ def serve_command(
 
     with closing(open_home(home, wrapper_for(home, key_file))) as opened:
         options = serve.Options(host, port, accept_unbound=accept_unbound)
-        verifier = serve.verifiers(CollateralFolder(collateral or default_folder(), pccs))
+        said = collateral or default_folder()
+        verifier = serve.verifiers(CollateralFolder(said, pccs), revocations=RevocationFolder(said))
         serve.Service(serve.application(opened, verifier, options), opened, options).run(ready)
 
 

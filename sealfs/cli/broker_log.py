@@ -57,9 +57,9 @@ def log_command(
         store.keep(checkpoint_of(broker, key, log[-1]))
         return
     member = member_of(address, identity_path)
-    checkpoint = member.hello().checkpoint
-    _print(member.log(given or store.get(checkpoint.broker)), as_json)
-    store.keep(checkpoint)
+    _print(member.log(given or store.get(member.hello().checkpoint.broker)), as_json)
+    if member.verified is not None:  # what was printed, whatever else the broker says of its log
+        store.keep(member.verified)
 
 
 @click.command("checkpoint")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from sealfs.cli.common import dataset_at, identity_option, open_identity, signer_option
+from sealfs.cli.evidence import opened_at, reading_options
 from sealfs.errors import NotADatasetError
 from sealfs.keys import Signer
 from sealfs.opening import open_view
@@ -19,18 +19,20 @@ _STEP = 4 << 20
 @click.command()
 @click.argument("uri")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@signer_option
-@identity_option
-def command(uri: str, paths: tuple[str, ...], signer: Signer | None, identity_path: Path | None) -> None:
+@reading_options
+def command(
+    uri: str, paths: tuple[str, ...], broker: str | None, signer: Signer | None, identity_path: Path | None
+) -> None:
     """Write files of the dataset at URI[@VERSION] to standard output.
 
     Only authenticated bytes are written; if something does not authenticate, the command ends with exit code 5
     and what was written before is right but not the whole.
+
+    If your identity is no recipient, and the keys are at a broker, it is asked as by 'sealfs mount'.
     """
-    identity = open_identity(identity_path)
     buffer = memoryview(bytearray(_STEP))
-    with dataset_at(uri, signer) as dataset:
-        view, _ = open_view(dataset, dataset.keys(identity))
+    with opened_at(uri, signer, identity_path, broker) as (dataset, keys):
+        view, _ = open_view(dataset, keys)
         try:
             numbers = [view.lookup(os.fsencode(path)) for path in paths]
             for path, number in zip(paths, numbers, strict=True):

@@ -89,7 +89,7 @@ def collateral_option(command: Command) -> Command:
     return click.option(
         "--collateral",
         type=click.Path(path_type=Path),
-        help="What Intel says about platforms: a file, or a folder of them "
+        help="What Intel says about platforms, and AMD's revocation lists: a file, or a folder of them "
         "[default: $XDG_STATE_HOME/sealfs/collateral].",
     )(command)
 

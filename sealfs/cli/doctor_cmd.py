@@ -106,10 +106,12 @@ def _attestation(collateral: Path | None) -> list[Finding]:
     try:
         from sealfs.attestation.collateral import CollateralFolder, default_folder  # noqa: PLC0415 - an extra
         from sealfs.attestation.host import check_host  # noqa: PLC0415
+        from sealfs.attestation.revocation import RevocationFolder  # noqa: PLC0415
     except ImportError as error:
         words = f"{error.name} is not installed: pip install 'sealfs[attestation]'"
         return [Finding("attestation", False, words)]
-    checks = check_host(CollateralFolder(collateral or default_folder()), datetime.now(UTC))
+    said = collateral or default_folder()
+    checks = check_host(CollateralFolder(said), RevocationFolder(said), datetime.now(UTC))
     return [Finding(check.about, check.good, check.words) for check in checks]
 
 

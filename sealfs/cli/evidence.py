@@ -1,17 +1,20 @@
-"""What `mount` and `run` share: an identity's own keys, or those that a broker releases to this machine."""
+"""What verbs that read share: an identity's own keys, or those that a broker releases to this machine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from sealfs.attestation.levels import Level
-from sealfs.cli.common import Command, note, open_identity
+from sealfs.cli.common import Command, dataset_at, identity_option, note, open_identity, signer_option
 from sealfs.dataset.dataset import Dataset
+from sealfs.dataset.keyring import DatasetKeys
 from sealfs.enclave.keysource import HandedKeys, IdentityKeys, PresharedKeys
 from sealfs.errors import KeyAccessError
+from sealfs.keys import Signer
 
 Own = IdentityKeys | KeyAccessError
 """An identity's keys, or why there are none: a dataset with a broker may open all the same."""
@@ -24,6 +27,11 @@ def hint_option(command: Command) -> Command:
         metavar="OWNER@URL",
         help="The broker that has the keys, and the owner's name there [default: as the dataset says].",
     )(command)
+
+
+def reading_options(command: Command) -> Command:
+    """Add what `opened_at` takes: `--broker`, `--signer` and `--identity`."""
+    return hint_option(signer_option(identity_option(command)))
 
 
 def own_keys(identity_path: Path | None) -> Own:
@@ -62,3 +70,13 @@ def keys_here(datasets: Sequence[Dataset], own: Own, broker: str | None) -> Hand
         level = Level.parse(source.proven)
         note(f"keys were released to this machine at {level}: {level.meaning}", fg="yellow", bold=True)
     return PresharedKeys(keys, source.proven)
+
+
+@contextmanager
+def opened_at(
+    uri: str, signer: Signer | None, identity_path: Path | None, broker: str | None
+) -> Iterator[tuple[Dataset, DatasetKeys]]:
+    """Open the dataset at URI[@VERSION], with what `keys_here` has for it, and close its store afterwards."""
+    own = own_keys(identity_path)
+    with dataset_at(uri, signer) as dataset:
+        yield dataset, keys_here([dataset], own, broker).keys(dataset)

@@ -11,15 +11,12 @@ from pathlib import Path
 import click
 
 from sealfs.cli.common import (
-    dataset_at,
     describe_entry,
-    identity_option,
     json_option,
-    open_identity,
     print_json,
     shown_path,
-    signer_option,
 )
+from sealfs.cli.evidence import opened_at, reading_options
 from sealfs.dataset.index import ROOT, Index
 from sealfs.keys import Signer
 
@@ -29,22 +26,24 @@ from sealfs.keys import Signer
 @click.argument("path", default="")
 @click.option("-R", "--recursive", is_flag=True, help="Everything below, too.")
 @click.option("-l", "--long", "details", is_flag=True, help="Mode, size and time of each.")
-@signer_option
-@identity_option
+@reading_options
 @json_option
 def command(
     uri: str,
     path: str,
     recursive: bool,
     details: bool,
+    broker: str | None,
     signer: Signer | None,
     identity_path: Path | None,
     as_json: bool,
 ) -> None:
-    """List PATH in the dataset at URI[@VERSION], in the order in which the provider's folder listed it."""
-    identity = open_identity(identity_path)
-    with dataset_at(uri, signer) as dataset:
-        index = dataset.index(dataset.keys(identity))
+    """List PATH in the dataset at URI[@VERSION], in the order in which the provider's folder listed it.
+
+    If your identity is no recipient, and the keys are at a broker, it is asked as by 'sealfs mount'.
+    """
+    with opened_at(uri, signer, identity_path, broker) as (dataset, keys):
+        index = dataset.index(keys)
     top = index.resolve(os.fsencode(path))
     numbers = list(_listed(index, top, recursive))
     if as_json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import tempfile
@@ -18,7 +17,8 @@ from sealfs.cli.common import identity_option, json_option, note, open_identity,
 from sealfs.cli.lint_cmd import print_findings
 from sealfs.cli.run_cmd import job_options, make_job, make_output
 from sealfs.enclave.attach import LIBRARY
-from sealfs.enclave.collected import FILE_NAME, Collected, checked_by_time, collect
+from sealfs.enclave.collected import FILE_NAME, Collected, collect
+from sealfs.enclave.compiled import FOLDER, copies_of
 from sealfs.enclave.measure import Measured, manifest_digest, measure
 from sealfs.enclave.memory import memory_folder
 from sealfs.errors import ExecutorError, LocalIOError, UsageError
@@ -28,7 +28,7 @@ from sealfs.executors.launcher import rehearsal_command
 from sealfs.keys import Identity, Recipient, Signer
 from sealfs.placement import DataMount
 
-_LIBRARY_FOLDER = re.compile(r"(.*/lib/python\d+\.\d+|.*(?=/__pycache__)).*")
+_GRAMINE = {"gramine-sgx", "gramine-direct"}
 _TRIAL = {  # as in the enclave, so that the same files are loaded
     "PYTHONDONTWRITEBYTECODE": "1",  # what a trial compiles, the next would load
     "LC_ALL": "C.UTF-8",
@@ -112,8 +112,9 @@ def command(
     if out is not None and not recipients:
         raise UsageError("an enclave must know who can open its results", "name them with --out-recipient")
     output = make_output(out, recipients, out_interval, out_log, chosen)
+    in_gramine = executor.replace("_", "-") in _GRAMINE
     kind: KeyKind = "test-keys" if test_keys else keys_from
-    if contract and executor.replace("_", "-") not in {"gramine-sgx", "gramine-direct", "native"}:
+    if contract and not (in_gramine or executor == "native"):
         raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
     if contract and (data or out or test_keys or broker or cache_memory is not None):
         raise UsageError("a contract says what is read and written, and who is asked", "leave that out here")
@@ -132,10 +133,13 @@ def command(
     except OSError as error:
         raise LocalIOError(f"cannot make {enclave}: {error.strerror}") from None
     if again:
-        _check_unchanged(Collected.load(enclave))
+        _check_unchanged(Collected.load(enclave), enclave)
     else:
         paths = _collect(job, shlex.split(trial) if trial else list(workload), excludes)
-        Collected.here(paths, threads, enclave_size).save(enclave)
+        collected = Collected.here(paths, threads, enclave_size)
+        if in_gramine:
+            collected = replace(collected, compiled=copies_of(collected.files, enclave))
+        collected.save(enclave)
     measured = measure(job, chosen)
     _tell(measured, Collected.load(enclave), enclave, as_json)
     if measured.missing is not None:
@@ -186,8 +190,8 @@ def _collect(job: Job, trial: list[str], excludes: tuple[str, ...]) -> set[str]:
     return paths | also
 
 
-def _check_unchanged(collected: Collected) -> None:
-    if changed := collected.changed():
+def _check_unchanged(collected: Collected, enclave: Path) -> None:
+    if changed := collected.changed(enclave):
         raise ExecutorError(
             f"{len(changed)} files differ from what was collected, {changed[0]} for one",
             "collect again, without --again, if that is meant to be",
@@ -195,13 +199,6 @@ def _check_unchanged(collected: Collected) -> None:
 
 
 def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool) -> None:
-    slow = checked_by_time(collected.files)
-    if slow:
-        folders = sorted({_LIBRARY_FOLDER.sub(r"\1", os.path.dirname(path)) for path in slow})
-        note(
-            f"{len(slow)} .pyc files are checked by time, and compiled anew at each start in Gramine: "
-            f"python -m compileall -qf --invalidation-mode unchecked-hash {shlex.join(folders)}; then measure again"
-        )
     if as_json:
         document: dict[str, Any] = {
             "mrenclave": measured.mrenclave,
@@ -214,7 +211,8 @@ def _tell(measured: Measured, collected: Collected, enclave: Path, as_json: bool
         print_json(document)
         return
     print_findings([f for f in measured.findings if f.level != "note"], enclave / RENDERED)
-    note(f"{len(collected.files)} files are trusted; wrote {', '.join((FILE_NAME, *measured.files))} to {enclave}")
+    written = ", ".join((FILE_NAME, *measured.files, *([f"{FOLDER}/"] if collected.compiled else [])))
+    note(f"{len(collected.files)} files are trusted; wrote {written} to {enclave}")
     if measured.mrenclave is not None:
         click.echo(f"MRENCLAVE {measured.mrenclave}")
     elif measured.manifest is not None:

@@ -12,14 +12,8 @@ from typing import NoReturn
 import click
 
 from sealfs.ciphertext import how_to_open
-from sealfs.cli.common import (
-    SizeParameter,
-    identity_option,
-    note,
-    open_dataset,
-    signer_option,
-)
-from sealfs.cli.evidence import Own, hint_option, keys_here, own_keys
+from sealfs.cli.common import SizeParameter, note, open_dataset
+from sealfs.cli.evidence import Own, keys_here, own_keys, reading_options
 from sealfs.dataset.version import split_version
 from sealfs.errors import MountError
 from sealfs.keys import Signer
@@ -50,9 +44,7 @@ _MIB = 1 << 20
               help="What is kept in memory: decrypted segments, small files [default: 256M].")  # fmt: skip
 @click.option("--deadline", type=click.FloatRange(min=1), default=60.0, show_default=True,
               help="Seconds for which a store that is away is tried again before reads fail.")  # fmt: skip
-@hint_option
-@signer_option
-@identity_option
+@reading_options
 def command(
     uri: str,
     mountpoint: str,

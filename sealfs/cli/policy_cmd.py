@@ -19,6 +19,7 @@ try:
     from sealfs.attestation.collateral import CollateralFolder, default_folder
     from sealfs.attestation.evidence import Evidence
     from sealfs.attestation.policy import Policy
+    from sealfs.attestation.revocation import RevocationFolder
     from sealfs.attestation.snp import load_certificates
     from sealfs.attestation.tpm_quote import load_key
     from sealfs.attestation.verdict import RegisteredManifest, Verdict, judge, unproven
@@ -152,6 +153,7 @@ def check(
         tpm_keys=[load_key(_read(path)) for path in tpm_keys],
         allow_sample=True,
         collateral=CollateralFolder(collateral or default_folder()),
+        amd_revocations=RevocationFolder(collateral or default_folder()),
         intel_root=None if intel_root is None else _read(intel_root),
         amd_roots=None if amd_root is None else load_certificates(_read(amd_root)),
         amd_certificates=[found for path in amd_certificates for found in load_certificates(_read(path))],

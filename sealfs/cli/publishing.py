@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from sealfs.cli.common import note
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
@@ -80,13 +78,12 @@ def tell_broker(publishing: Publishing, store: ObjectStore, policy: Policy | Non
         level = published.policy.level
         note(f"the broker at {hint.url} releases version {published.version} to what proves {level}")
     if published.withdrawn:
-        note(
-            click.style("but the dataset is withdrawn: nothing is released before a push with --policy", bold=True)
-        )
+        note("but the dataset is withdrawn: nothing is released before a push with --policy", bold=True)
     others = [r for r in dataset.keyring().recipients if r != publishing.recipient]
     if others:
         names = ", ".join(recipient.fingerprint for recipient in others)
         note(
-            click.style(f"{len(others)} recipients can open it without proving anything: {names}", fg="yellow")
-            + f"; sealfs revoke {store.uri} keeps them from what comes later"
+            f"{len(others)} recipients can open it without proving anything: {names}; "
+            f"sealfs revoke {store.uri} keeps them from what comes later",
+            fg="yellow",
         )

@@ -9,14 +9,11 @@ import click
 
 from sealfs.cli.common import (
     Bars,
-    dataset_at,
-    identity_option,
     json_option,
-    open_identity,
     print_json,
     shown_size,
-    signer_option,
 )
+from sealfs.cli.evidence import opened_at, reading_options
 from sealfs.keys import Signer
 from sealfs.opening import open_view
 from sealfs.pull import Pull
@@ -26,13 +23,13 @@ from sealfs.pull import Pull
 @click.argument("uri")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@signer_option
-@identity_option
+@reading_options
 @json_option
 def command(
     uri: str,
     destination: Path,
     paths: tuple[str, ...],
+    broker: str | None,
     signer: Signer | None,
     identity_path: Path | None,
     as_json: bool,
@@ -41,10 +38,11 @@ def command(
 
     Every file is checked against the SHA-256 that its provider recorded before it takes its place. Files that are
     there already with the same size and time stay; nothing is ever deleted. Run it again after an interruption.
+
+    If your identity is no recipient, and the keys are at a broker, it is asked as by 'sealfs mount'.
     """
-    identity = open_identity(identity_path)
-    with dataset_at(uri, signer) as dataset:
-        view, _ = open_view(dataset, dataset.keys(identity))
+    with opened_at(uri, signer, identity_path, broker) as (dataset, keys):
+        view, _ = open_view(dataset, keys)
         try:
             with Bars.shown() as bars:
                 result = Pull(view, destination, bars).run([os.fsencode(path) for path in paths])

@@ -11,13 +11,11 @@ from sealfs.attestation.levels import Level
 from sealfs.cli.common import (
     dataset_at,
     describe_entry,
-    identity_option,
     json_option,
-    open_identity,
     print_json,
     shown_size,
-    signer_option,
 )
+from sealfs.cli.evidence import keys_here, own_keys, reading_options
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.version import shown_version
 from sealfs.keys import Signer
@@ -26,20 +24,27 @@ from sealfs.keys import Signer
 @click.command()
 @click.argument("uri")
 @click.argument("path", required=False)
-@signer_option
-@identity_option
+@reading_options
 @json_option
-def command(uri: str, path: str | None, signer: Signer | None, identity_path: Path | None, as_json: bool) -> None:
+def command(
+    uri: str,
+    path: str | None,
+    broker: str | None,
+    signer: Signer | None,
+    identity_path: Path | None,
+    as_json: bool,
+) -> None:
     """Describe the dataset at URI[@VERSION], or PATH in it.
 
     Without a PATH no key is needed: what is shown is what anybody who can list the store can see.
+    With one, and keys at a broker, the broker is asked as by 'sealfs mount' if your identity is no recipient.
     The snapshot's digest names this one version for good: URI@sha256:DIGEST means it wherever URI@VERSION does.
     """
     with dataset_at(uri, signer) as dataset:
         if path is None:
             described = _describe_dataset(dataset)
         else:
-            index = dataset.index(dataset.keys(open_identity(identity_path)))
+            index = dataset.index(keys_here([dataset], own_keys(identity_path), broker).keys(dataset))
             described = describe_entry(index, index.resolve(os.fsencode(path)))
     if as_json:
         print_json(described)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from sealfs.attestation.collateral import CollateralFolder
+from sealfs.attestation.revocation import RevocationFolder
 from sealfs.attestation.verify import Verifier
 from sealfs.broker.address import BrokerAddress
 from sealfs.broker.exchange import bring, exchange
@@ -24,7 +25,7 @@ from sealfs.contracts.lock import Lock, is_locked
 from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import Task
 from sealfs.contracts.vouching import vouch
-from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, UsageError
+from sealfs.errors import ContractError, KeyAccessError, SealfsError, UsageError
 from sealfs.keys import Identity, Signer
 from sealfs.opening import open_view
 from sealfs.pull import Pull
@@ -47,7 +48,7 @@ def sync(path: Path, identity: Identity) -> Task:
             if name == own:
                 bring(BrokerMember(address, identity), task)
             task = exchange(address, task)
-        except (KeyRefusedError, BrokerError) as error:
+        except SealfsError as error:  # it may be hostile: what one answers keeps nobody from the others
             note(f"{name}: {error.message}")
     return change_task(path, lambda known: known.merged(task))
 
@@ -151,7 +152,8 @@ def _named(places: Iterable[str], known: Iterable[str]) -> Iterable[tuple[str, s
 @click.option("--accept-runner", "runners", multiple=True, type=SignerParameter(),
               help="With --verify: a runner whose signature you believe (L2).")  # fmt: skip
 @click.option("--collateral", type=click.Path(path_type=Path), metavar="DIR",
-              help="With --verify: Intel's collateral [default: $XDG_CACHE_HOME/sealfs/collateral].")  # fmt: skip
+              help="With --verify: Intel's collateral and AMD's revocation lists "
+              "[default: $XDG_CACHE_HOME/sealfs/collateral].")  # fmt: skip
 @click.option(
     "--pccs", metavar="URL", help="With --verify: a caching service to fetch it from, if it is not there."
 )
@@ -174,8 +176,13 @@ def results_command(
     and the evidence that the owners' brokers were shown. A result that does not fit its contract is refused.
     """
     task = load_task(path)
-    source = CollateralFolder(collateral or cache_directory() / "collateral", pccs)
-    verifier = Verifier(runners=runners, collateral=source, allow_sample=True)
+    said = collateral or cache_directory() / "collateral"
+    verifier = Verifier(
+        runners=runners,
+        collateral=CollateralFolder(said, pccs),
+        amd_revocations=RevocationFolder(said),
+        allow_sample=True,
+    )
     found = [(run, output) for run in task.runs.values() for output in _outputs_of(task, run.id)]
     found = [(run, output) for run, output in found if only_run is None or run.id.startswith(only_run)]
     described = []

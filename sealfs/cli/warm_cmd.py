@@ -10,12 +10,9 @@ import click
 from sealfs.cli.common import (
     Bars,
     SizeParameter,
-    dataset_at,
-    identity_option,
-    open_identity,
     shown_size,
-    signer_option,
 )
+from sealfs.cli.evidence import opened_at, reading_options
 from sealfs.dataset.index import HOLE, ROOT
 from sealfs.errors import UsageError
 from sealfs.keys import Signer
@@ -29,25 +26,26 @@ from sealfs.xdg import cache_directory
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
 @click.option("--cache-dir", type=click.Path(path_type=Path), help="As for 'sealfs mount'.")
 @click.option("--cache-size", type=SizeParameter(), default=10 << 30, help="As for 'sealfs mount' [default: 10G].")
-@signer_option
-@identity_option
+@reading_options
 def command(
     uri: str,
     paths: tuple[str, ...],
     cache_dir: Path | None,
     cache_size: int,
+    broker: str | None,
     signer: Signer | None,
     identity_path: Path | None,
 ) -> None:
     """Fetch the ciphertext of URI[@VERSION], or of some PATHs in it, into the disk cache ahead of time.
 
     The mount that follows, with the same cache folder, then reads without waiting for the store.
+
+    If your identity is no recipient, and the keys are at a broker, it is asked as by 'sealfs mount'.
     """
-    identity = open_identity(identity_path)
-    with dataset_at(uri, signer) as dataset:
+    with opened_at(uri, signer, identity_path, broker) as (dataset, keys):
         if isinstance(dataset.store, LocalStore):
             raise UsageError(f"{uri} lies on this machine: there is nothing to fetch")
-        index = dataset.index(dataset.keys(identity))
+        index = dataset.index(keys)
         tops = [index.resolve(os.fsencode(path)) for path in paths] or [ROOT]
         wanted = {
             extent.pack

@@ -50,6 +50,9 @@ class Action(StrEnum):
         return f"application/vnd.sealfs.contract.{self}+json"
 
 
+FINAL: Final = frozenset({Action.WITHDRAW, Action.CANCEL})
+"""What ends something for good: saying it once is enough, and nobody else's words may leave no room for it."""
+
 RUN_ACTIONS: Final = frozenset({Action.STAGE, Action.START, Action.FINISH, Action.FAIL})
 _ACTION_OF_TYPE: Final = {action.payload_type: action for action in Action}
 

@@ -14,7 +14,7 @@ Threading: immutable.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from sealfs.attestation.canonical import Members, canonical, parse_json
-from sealfs.contracts import approval
+from sealfs.contracts import approval, checks
 from sealfs.contracts.approval import RUN_ID_SIZE, Action, Signed, Statement
 from sealfs.contracts.contract import MAX_SIZE as MAX_CONTRACT_SIZE
 from sealfs.contracts.contract import Contract, shown_time
@@ -32,7 +32,7 @@ from sealfs.keys import Identity
 
 FORMAT: Final = "sealfs-task-1"
 MAX_SIZE: Final = 16 << 20  # bytes
-MAX_STATEMENTS: Final = 10_000
+MAX_STATEMENTS: Final = 10_000  # besides withdrawals and the cancellation
 _MAX_DEPTH: Final = 12
 
 
@@ -102,6 +102,11 @@ class Task:
     def approvals(self) -> Mapping[str, Statement]:
         """Whose approval stands."""
         return {name: said for name, said in self._said(Action.APPROVE).items() if name not in self.withdrawals}
+
+    @property
+    def ends(self) -> tuple[Signed, ...]:
+        """The withdrawals and the cancellation, signed."""
+        return tuple(signed for signed in self.statements if signed.statement.action in approval.FINAL)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -185,10 +190,10 @@ class Task:
     def with_statements(self, more: Iterable[Signed]) -> Task:
         """Return the task with these statements, too."""
         found = {signed.key: signed for signed in (*more, *self.statements)}
-        if len(found) > MAX_STATEMENTS:
+        if sum(signed.statement.action not in approval.FINAL for signed in found.values()) > MAX_STATEMENTS:
             raise ContractError(f"a task has at most {MAX_STATEMENTS} statements")
         order = sorted(found, key=lambda key: (found[key].statement.time, key))
-        return Task(self.contract, tuple(found[key] for key in order))
+        return Task(self.contract, tuple(_each_end_once(found[key] for key in order)))
 
     def _say(self, action: Action, identity: Identity, at: datetime, **members: Any) -> Task:
         return self.with_statement(approval.sign(self.contract, action, identity, at, **members))
@@ -307,7 +312,7 @@ class Task:
         members = Members(document, what).only("format", "contract", "statements")
         if members.text("format", r"[ -~]{1,80}") != FORMAT:
             raise DocumentError("that is no task of a kind that this sealfs knows", "upgrade sealfs")
-        statements = members.array("statements", MAX_STATEMENTS)
+        statements = members.array("statements", MAX_STATEMENTS + len(approval.FINAL) * checks.MAX_PARTIES)
         if len(canonical(members.value("contract"))) > MAX_CONTRACT_SIZE:
             raise DocumentError("the task's contract is too big")
         contract = Contract.from_json(members.value("contract"))
@@ -325,3 +330,15 @@ class Task:
                 "somebody has edited it; 'task show' on both says what differs",
             )
         return self.with_statements(other.statements)
+
+
+def _each_end_once(statements: Iterable[Signed]) -> Iterator[Signed]:
+    """Leave out what repeats a party's own withdrawal or cancellation."""
+    ended = set()
+    for signed in statements:
+        said = signed.statement
+        if said.action in approval.FINAL:
+            if (said.action, said.party) in ended:
+                continue
+            ended.add((said.action, said.party))
+        yield signed

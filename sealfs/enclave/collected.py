@@ -26,19 +26,18 @@ from pathlib import Path, PurePosixPath
 from sealfs.errors import ExecutorError, LocalIOError
 
 FILE_NAME = "collected.json"
-_FORMAT = 2
+_FORMAT = 3
 _HASH_STEP = 1 << 20
 
 # Of the machine or the moment, not of the workload; Gramine and Occlum have their own.
-_NEVER = ("/proc/*", "/sys/*", "/dev/*", "/run/*", "/etc/ld.so.cache")
+_NEVER = ("/proc/*", "/sys/*", "/dev/*", "/run/*", "/etc/ld.so.cache", "/etc/resolv.conf")
 _CALL = re.compile(
     r"(?P<call>open|openat|execve)\((?:AT_FDCWD<(?P<cwd>[^>]*)>, |\d+<(?P<folder>[^>]*)>, )?"
     r'"(?P<path>(?:[^"\\]|\\.)*)"'
     r"(?P<rest>.*?)\) = \d+(?:<(?P<real>[^>]*)>)?"
 )
 _WRITING = re.compile(r"O_WRONLY|O_RDWR|O_CREAT|O_TRUNC|O_DIRECTORY|O_PATH")
-_PYC = re.compile(r"(.*/)__pycache__/([^/]+)\.cpython-\d+(?:\.opt-\d)?\.pyc")
-_UNCHECKED_HASH = 0b01  # PEP 552: bit 0 hash-based, bit 1 checked against the source
+COMPILED = re.compile(r"(/.*/)__pycache__/([^/]+)(\.cpython-\d+(?:\.opt-\d)?\.pyc)")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -71,6 +70,7 @@ class Collected:
         start_dir: Where the workload was started.
         threads: For OpenMP.
         enclave_size: Memory of the enclave, such as 16G.
+        compiled: Copies of compiled modules among them (compiled.py); their paths begin at the enclave's folder.
     """
 
     files: tuple[LoadedFile, ...]
@@ -80,6 +80,7 @@ class Collected:
     start_dir: str
     threads: int
     enclave_size: str
+    compiled: tuple[LoadedFile, ...] = ()
 
     @classmethod
     def here(cls, paths: Iterable[str], threads: int, enclave_size: str) -> Collected:
@@ -117,21 +118,27 @@ class Collected:
             document = json.loads((folder / FILE_NAME).read_text())
             if document.pop("format") != _FORMAT:
                 raise ValueError
-            files = tuple(LoadedFile(**file) for file in document.pop("files"))
-            return cls(files=files, **document)
+            files, compiled = (
+                tuple(LoadedFile(**file) for file in document.pop(kind)) for kind in ("files", "compiled")
+            )
+            return cls(files=files, compiled=compiled, **document)
         except FileNotFoundError:
             raise ExecutorError(f"{folder} has no {FILE_NAME}", hint) from None
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ExecutorError(f"{folder / FILE_NAME} cannot be used: {error}", hint) from None
 
-    def changed(self) -> list[str]:
+    def changed(self, folder: Path) -> list[str]:
         """Return the files that are not what they were when they were collected.
+
+        Args:
+            folder: The enclave's.
 
         Raises:
             LocalIOError: One can't be read any more.
         """
-        now = hashed(file.path for file in self.files)
-        return [file.path for file, found in zip(self.files, now, strict=True) if file != found]
+        known = {file.path: file.sha256 for file in self.files}
+        known |= {str(folder / file.path): file.sha256 for file in self.compiled}
+        return [file.path for file in hashed(known) if known[file.path] != file.sha256]
 
 
 def collect(
@@ -205,9 +212,15 @@ def _with_sources(paths: Iterable[str]) -> Iterator[str]:
     """Yield paths, and the sources of compiled modules: tracebacks and `inspect` read them."""
     for path in paths:
         yield path
-        match = _PYC.fullmatch(path)
-        if match is not None:
-            yield f"{match[1]}{match[2]}.py"
+        source = source_of(path)
+        if source is not None:
+            yield source
+
+
+def source_of(path: str) -> str | None:
+    """Return the source of a compiled module in a `__pycache__`; None for other files."""
+    match = COMPILED.fullmatch(path)
+    return match and f"{match[1]}{match[2]}.py"
 
 
 def hashed(paths: Iterable[str]) -> Iterator[LoadedFile]:
@@ -227,15 +240,3 @@ def hashed(paths: Iterable[str]) -> Iterator[LoadedFile]:
         except OSError as error:
             raise LocalIOError(f"cannot read {path}: {error.strerror}", "leave it out with --exclude") from None
         yield LoadedFile(path, digest.hexdigest())
-
-
-def checked_by_time(files: Iterable[LoadedFile]) -> list[str]:
-    """Return the compiled modules that Gramine would compile anew at each start: those not `unchecked-hash`."""
-    found = []
-    for file in files:
-        if file.path.endswith(".pyc"):
-            with open(file.path, "rb") as compiled:
-                flags = int.from_bytes(compiled.read(8)[4:], "little")
-            if flags != _UNCHECKED_HASH:
-                found.append(file.path)
-    return found

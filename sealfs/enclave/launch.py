@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m sealfs.enclave.launch", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m sealfs.enclave.launch", description=__doc__, allow_abbrev=False
+    )
     add = parser.add_argument
     add("--data", action="append", default=[], metavar="URI[@VERSION]:/path", help="what to attach, and where")
     add("--signer", action="append", default=[], metavar="[/path=]KEY", help="whom to believe, at all paths or one")

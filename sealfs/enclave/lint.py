@@ -8,9 +8,10 @@ Threading: stateless.
 
 from __future__ import annotations
 
+import posixpath
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise, takewhile
 from pathlib import PurePosixPath
@@ -25,6 +26,10 @@ LEVELS: tuple[Level, ...] = ("note", "warning", "error")
 
 # The folders of an enclave through which ciphertext comes and goes; everything read there is authenticated.
 CIPHERTEXT_URIS = ("file:ciphertext/", "file:results/")
+_CIPHERTEXT_PATHS = (
+    "/ciphertext",
+    "/results",
+)  # where they are seen inside, and nothing is looked for but ciphertext
 
 PLAIN_OUTPUT = "standard output and error"
 
@@ -41,6 +46,8 @@ _INSECURE = {
     "insecure__protected_files_key": "the key of protected files is written in the manifest, which is public",
 }
 _LAUNCHER = "sealfs.enclave.launch"
+_CONTRACTS = ("-m", "sealfs.tasks.inside", "--from", *_CIPHERTEXT_PATHS)
+_REHEARSED = ("--runner-fd", "0")
 _HOST_KEYS = {
     "--identity-fd": "the identity that opens the data comes from the host, which can open it as well",
     "--keys-fd": "the keys that open the data come from the host, in the clear: for tests only",
@@ -104,6 +111,7 @@ class _Linter:
         yield from self._launcher()
         yield from self._files()
         yield from self._mounts()
+        yield from self._ways_to_code()
         yield from self._switches()
 
     def _get(self, path: str, default: Any = None) -> Any:
@@ -156,11 +164,16 @@ class _Linter:
         argv = [str(word) for word in self._get("loader.argv", [])]
         if argv[1:3] != ["-m", _LAUNCHER]:
             return []
-        return [*takewhile(lambda word: word != "--", argv[3:])]
+        words = takewhile(lambda word: word != "--", argv[3:])
+        return [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+
+    def _carries_out(self, *words: str) -> bool:
+        """Whether it is started for contracts, with these words besides."""
+        return tuple(self._get("loader.argv", []))[1:] == (*_CONTRACTS, *words)
 
     def _launcher(self) -> Iterator[Finding]:
         """Look at what the launcher is told: where keys come from, and which datasets it takes."""
-        argv = self._launcher_words()
+        argv = self._launcher_words() or (list(_REHEARSED) if self._carries_out(*_REHEARSED) else [])
         for option, value in pairwise(argv):
             if option in _HOST_KEYS:
                 yield self._finding("warning", option, _HOST_KEYS[option], f'"{option}"')
@@ -190,7 +203,7 @@ class _Linter:
     def _files(self) -> Iterator[Finding]:
         trusted, allowed = self._trusted(), self._get("sgx.allowed_files", [])
         for uri in allowed:
-            if uri.startswith(CIPHERTEXT_URIS):
+            if _is_ciphertext(uri):
                 why = "ciphertext goes through here, unprotected by Gramine, authenticated by sealfs"
                 yield self._finding("note", uri, why, uri)
                 continue
@@ -246,6 +259,48 @@ class _Linter:
                     "warning", "/", "all of the host's names are visible in the enclave", f'"{path}"', uri
                 )
 
+    def _seen_at(self) -> Iterator[tuple[str, str]]:
+        """Yield each folder that the host may write to, and where it is seen inside."""
+        root = self._get("fs.root", {})
+        mounts = [{"path": "/", "uri": "file:.", **(root if isinstance(root, Mapping) else {})}]
+        for mount in (*mounts, *self._get("fs.mounts", [])):
+            kind, path, name = mount.get("type", "chroot"), mount.get("path", ""), mount.get("uri", "")
+            if kind != "chroot" or not name.startswith("file:"):
+                continue
+            top = PurePosixPath(posixpath.normpath(name.removeprefix("file:")))
+            for uri in filter(_is_ciphertext, self._get("sgx.allowed_files", [])):
+                folder = PurePosixPath(posixpath.normpath(uri.removeprefix("file:")))
+                if folder.is_relative_to(top):
+                    yield name, posixpath.normpath(posixpath.join(path, folder.relative_to(top)))
+                elif top.is_relative_to(folder):
+                    yield name, posixpath.normpath(path)
+
+    def _ways_to_code(self) -> Iterator[Finding]:
+        """Look for what would take a file that the host writes for code: nothing there is measured."""
+        for uri, place in self._seen_at():
+            if not _lies_in(place, _CIPHERTEXT_PATHS):
+                why = f"the host writes what is seen at {place}, where more than ciphertext may be looked for"
+                yield self._finding("error", f"{place} ({uri})", why, f'"{uri}"')
+        places = {place for _, place in self._seen_at()}
+        start = str(self._get("fs.start_dir", "/"))
+
+        def leads(path: str, what: str, *words: str) -> Iterator[Finding]:
+            if _lies_in(posixpath.join(start, path), places):
+                why = "leads to where the host writes: what is loaded from there is not measured"
+                yield self._finding("error", what, why, *words)
+
+        yield from leads("", "fs.start_dir", "fs.start_dir")
+        for name, given in self._get("loader.env", {}).items():
+            value = given.get("value") if isinstance(given, Mapping) else given
+            for part in value.split(":") if isinstance(value, str) else ():
+                yield from leads(part, f"loader.env.{name}", f"env.{name}")
+        argv = [str(word) for word in self._get("loader.argv", [])]
+        if self._carries_out() or self._carries_out(*_REHEARSED):
+            return
+        words = argv[argv.index("--") :] if self._launcher_words() and "--" in argv else argv
+        for word in (str(self._get("libos.entrypoint", "/")), *words):
+            yield from leads(word, word, f'"{word}"')
+
     def _switches(self) -> Iterator[Finding]:
         if self._get("sgx.debug", False):
             yield self._finding("error", "sgx.debug", "a debug enclave's memory can be read by the host")
@@ -270,9 +325,29 @@ class _Linter:
         if self._get("sys.enable_sigterm_injection", False):
             why = "the host chooses when the program is told to end; it could also just kill it"
             yield self._finding("note", "sys.enable_sigterm_injection", why)
+        if self._get("sys.enable_extra_runtime_domain_names_conf", False):
+            why = (
+                "the host chooses which address a name stands for, which nobody believes: a broker is known by its "
+                "TLS key, or by a certificate authority where its address has no '#sha256:...'"
+            )
+            yield self._finding("note", "sys.enable_extra_runtime_domain_names_conf", why)
         if "--out-log" not in self._launcher_words():
             why = "what the program prints, the host reads: losses, names in tracebacks"
             yield self._finding("note", PLAIN_OUTPUT, why, "loader.argv")
+
+
+def _is_ciphertext(uri: object) -> bool:
+    """Whether a file or folder is one through which ciphertext comes and goes, also after its '..'."""
+    if not isinstance(uri, str):
+        return False
+    plain = f"file:{posixpath.normpath(uri.removeprefix('file:'))}/"
+    return uri.startswith(CIPHERTEXT_URIS) and plain.startswith(CIPHERTEXT_URIS)
+
+
+def _lies_in(path: str, folders: Collection[str]) -> bool:
+    """Whether an absolute path lies in one of these folders."""
+    plain = PurePosixPath("/" + posixpath.normpath(path).lstrip("/"))  # two slashes at the front are kept otherwise
+    return any(plain.is_relative_to(folder) for folder in folders)
 
 
 def _covers(outer: str, inner: str) -> bool:

@@ -8,6 +8,7 @@ Threading: stateless.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -59,9 +60,10 @@ class GramineSgx(_Gramine):
     needed: ClassVar[Sequence[str]] = (SIGNED, SIGNATURE)
 
     def build(self, job: Job) -> Sequence[Sequence[str]]:
-        """See `Executor`; the signing key is Gramine's default one, which signs and protects nothing else."""
+        """See `Executor`; the signing key is Gramine's default one, made if missing: it protects nothing else."""
         return [
             *super().build(job),
+            *([] if _signing_key().exists() else [["gramine-sgx-gen-private-key"]]),
             ["gramine-sgx-sign", "--manifest", MANIFEST, "--output", SIGNED],
         ]
 
@@ -69,6 +71,11 @@ class GramineSgx(_Gramine):
         """See `Executor`."""
         del job
         return ["gramine-sgx", "workload"]
+
+
+def _signing_key() -> Path:
+    """Where Gramine's tools look for the key that signs enclaves."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "gramine" / "enclave-key.pem"
 
 
 def _host_mappings() -> int | None:

@@ -27,7 +27,11 @@ class Native:
 
     def check(self, job: Job) -> None:
         """See `Executor`."""
-        if job.contract and job.enclave is not None and (changed := Collected.load(job.enclave).changed()):
+        if (
+            job.contract
+            and job.enclave is not None
+            and (changed := Collected.load(job.enclave).changed(job.enclave))
+        ):
             raise ExecutorError(
                 f"{len(changed)} files differ from what was measured, {changed[0]} for one",
                 "measure again if that is meant to be; the owners then have to agree to the new measurement",

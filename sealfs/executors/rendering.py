@@ -15,6 +15,7 @@ from typing import Any
 import sealfs
 from sealfs.enclave.attach import LIBRARY
 from sealfs.enclave.collected import Collected
+from sealfs.enclave.compiled import copy_of
 from sealfs.errors import ExecutorError
 from sealfs.executors.base import Job
 from sealfs.executors.launcher import enclave_command
@@ -53,6 +54,7 @@ def render(name: str, job: Job, collected: Collected) -> str:
 
 def variables(job: Job, collected: Collected) -> dict[str, Any]:
     """Return what templates may use."""
+    copies = {file.path for file in collected.compiled}
     return {
         "argv": list(enclave_command(job, collected)),
         "python": collected.python,
@@ -63,11 +65,14 @@ def variables(job: Job, collected: Collected) -> dict[str, Any]:
         "threads": collected.threads,
         "enclave_size": collected.enclave_size,
         "trusted": collected.files,
+        "compiled": collected.compiled,
+        "replaced": {file.path for file in collected.files if copy_of(file.path) in copies},
         "folders": folders(collected),
         "datasets": len(job.datasets),
         "in_memory": [data.path for data in job.datasets] + ([job.output.path] if job.output else []),
         "results": job.output is not None,
         "contract": job.contract,
+        "asks_brokers": job.contract or job.keys in ("attested", "runner"),
         # Gramine's own, filled in by gramine-manifest on the machine that has Gramine
         "gramine": {"libos": "{{ gramine.libos }}", "runtimedir": lambda: "{{ gramine.runtimedir() }}"},
     }

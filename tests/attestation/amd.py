@@ -75,6 +75,7 @@ class SnpMachine:
     ) -> None:
         self._tcb, self._turin, self._vlek = tcb, turin, kind == "VLEK"
         root, authority = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+        self._now, self._authorities = now, {"ARK-Paper": root, "SEV-Paper": authority}
         self._key = ec.generate_private_key(ec.SECP384R1())
         self.root = _certificate("ARK-Paper", root.public_key(), "ARK-Paper", root, now)
         self.authority = _certificate("SEV-Paper", authority.public_key(), "ARK-Paper", root, now)
@@ -92,6 +93,27 @@ class SnpMachine:
             entries += guid.bytes_le + struct.pack("<II", offset, len(der))
             offset += len(der)
         return entries + bytes(24) + b"".join(ders)
+
+    def revocations(
+        self,
+        *revoked: x509.Certificate,
+        issuer: str = "ARK-Paper",
+        signer: str | None = None,
+        issued: timedelta = timedelta(days=-30),
+        expires: timedelta | None = timedelta(days=30),
+        extension: x509.ExtensionType | None = None,
+    ) -> bytes:
+        """A revocation list, DER; `signer` signs it in the issuer's name, times count from the machine's."""
+        builder = x509.CertificateRevocationListBuilder().issuer_name(_name(issuer))
+        builder = builder.last_update(self._now + issued)
+        builder = builder.next_update(self._now + (expires or issued))
+        if extension is not None:
+            builder = builder.add_extension(extension, critical=True)
+        for certificate in revoked:
+            entry = x509.RevokedCertificateBuilder().serial_number(certificate.serial_number)
+            builder = builder.add_revoked_certificate(entry.revocation_date(self._now + issued).build())
+        key = self._authorities[signer or issuer]
+        return builder.sign(key, hashes.SHA384(), rsa_padding=_PSS).public_bytes(Encoding.DER)
 
     def report(
         self,

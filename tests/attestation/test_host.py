@@ -9,16 +9,18 @@ from pathlib import Path
 
 import pytest
 
+from attestation.amd import SnpMachine
 from attestation.devices import served
 from attestation.hardware import NOW, Machine
 from sealfs.attestation.collateral import CollateralFolder
 from sealfs.attestation.host import check_host
+from sealfs.attestation.revocation import RevocationFolder
 
 DAY = timedelta(days=1)
 
 
 def bad(root: Path, folder: Path, at: timedelta = timedelta()) -> dict[str, str]:
-    checks = check_host(CollateralFolder(folder), NOW + at, root)
+    checks = check_host(CollateralFolder(folder), RevocationFolder(folder), NOW + at, root)
     return {check.about: check.words for check in checks if not check.good}
 
 
@@ -62,3 +64,12 @@ def test_collateral_and_the_clock(tmp_path: Path, at: timedelta, words: str | No
 def test_inside_of_a_guest(tmp_path: Path) -> None:
     with served(tmp_path, "snp") as root:
         assert not {"evidence", "/sys/kernel/config/tsm/report"} & set(bad(root, tmp_path))
+
+
+def test_amds_lists(tmp_path: Path) -> None:
+    (tmp_path / "ask.crl").write_bytes(SnpMachine().revocations())
+    assert "revocation list ask.crl" not in bad(tmp_path, tmp_path)
+    assert "set this machine's clock" in bad(tmp_path, tmp_path, -90 * DAY)["revocation list ask.crl"]
+    assert "expired" in bad(tmp_path, tmp_path, 90 * DAY)["revocation list ask.crl"]
+    (tmp_path / "junk.crl").write_bytes(b"junk")
+    assert "junk.crl is no revocation list" in bad(tmp_path, tmp_path)["revocation lists"]

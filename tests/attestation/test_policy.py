@@ -26,6 +26,7 @@ POLICIES = st.builds(
     advisories=st.frozensets(st.from_regex(r"INTEL-SA-[0-9]{5}", fullmatch=True), max_size=3),
     minimum_evaluation_number=SVNS,
     minimum_tcb=st.dictionaries(st.sampled_from(TCB_PARTS), SVNS, min_size=1),
+    revocation_list=st.booleans(),
     pcrs=st.sampled_from(["sha256:0", "sha256:0,7,23"]),
 )
 
@@ -93,6 +94,7 @@ def test_toml_and_json_are_the_same_policy() -> None:
         {"minimum_evaluation_number": True},
         {"minimum_tcb": {"snp": 256}},
         {"minimum_tcb": {"kernel": 1}},
+        {"revocation_list": 0},
         {"pcrs": "sha256:24"},
         {"pcrs": "sha1:1"},
         {"pcrs": "sha256:"},

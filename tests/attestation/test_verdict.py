@@ -17,15 +17,16 @@ from sealfs.attestation.verdict import RegisteredManifest, judge
 from sealfs.errors import DocumentError
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LATER = NOW + timedelta(days=1)
 ENCLAVE, GUEST = "5e" * 32, "5e" * 48
 INTEL: dict[str, Any] = {
     "tcb_status": "UpToDate",
     "tcb_evaluation_number": 17,
-    "collateral_expires": NOW + timedelta(days=1),
+    "collateral_expires": LATER,
 }
 SGX = Claims("sgx", Level.L5, bytes(64), False, ENCLAVE, "51" * 32, 1, 2, **INTEL)
 TDX = Claims("tdx", Level.L4, bytes(64), False, GUEST, **INTEL)
-SNP = Claims("snp", Level.L4, bytes(64), False, GUEST, tcb={"snp": 22, "microcode": 213})
+SNP = Claims("snp", Level.L4, bytes(64), False, GUEST, tcb={"snp": 22, "microcode": 213}, collateral_expires=LATER)
 TPM = Claims("tpm", Level.L3, bytes(64), False, ENCLAVE, pcrs="sha256:0,7")
 RUNNER = Claims("sealfs-runner", Level.L2, bytes(64), False, ENCLAVE)
 SAMPLE = Claims("sample", Level.L1, bytes(64), True, "")
@@ -100,6 +101,8 @@ def test_l1_needs_a_dataset_that_is_marked() -> None:
         (TDX, {"config_id": "01" * 48}, "launch configuration"),
         (SNP, {"tcb": {"snp": 21}}, "TCB"),
         (SNP, {"tcb": {}}, "TCB"),
+        (SNP, {"collateral_expires": None}, "revocation list"),
+        (SNP, {"collateral_expires": NOW}, "revocation list"),
         (SNP, {"measurement": "00" * 48}, "measurement"),
         (TPM, {"pcrs": "sha256:0"}, "PCRs"),
         (TPM, {"pcrs": "sha256:16,23"}, "PCRs"),

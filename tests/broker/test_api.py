@@ -18,6 +18,7 @@ from contracts.parties import identity
 
 from broker.api import AGREED, CALLS, DESCRIPTION, SCHEMAS, Client, client, explore, fits, operations, unsigned
 from broker.tools import DEVELOPMENT, running
+from sealfs.attestation.policy import Policy
 from sealfs.attestation.verify import Verifier
 from sealfs.broker import serve
 from sealfs.broker.protocol import ATTEST_PATH, AUTH_PATH, DATASET, OWNER, RESOURCE_PATH
@@ -126,3 +127,9 @@ def test_nothing_is_left_out_of_the_description(api: Client) -> None:
 @pytest.mark.parametrize(("schema", "pattern"), [("Name", OWNER), ("DatasetId", DATASET), ("Party", NAME)])
 def test_patterns_are_the_parsers_own(schema: str, pattern: str) -> None:
     assert SCHEMAS[schema]["pattern"] == f"^{pattern}$"
+
+
+def test_members_are_the_parsers_own() -> None:
+    everything = Policy(revocation_list=False, contract=True, pcrs="sha256:0").to_json()
+    assert SCHEMAS["Policy"]["properties"].keys() == everything.keys()
+    assert SCHEMAS["Contract"]["properties"].keys() == AGREED.to_json().keys()

@@ -182,6 +182,45 @@ def test_a_push_notices_that_what_it_saw_is_gone(tmp_path: Path, owner: Identity
         broker.member().hello(seen)
 
 
+def earlier(self: Log, transaction: sqlite3.Connection) -> Checkpoint:
+    entry = next(entries(transaction, 0, 1))
+    return checkpoint_of(self._broker, self.signer, entry)
+
+
+def test_a_broker_that_lets_others_forget_what_they_saw(
+    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows what was seen, but says that its log ends before: whoever kept that could be shown a shorter one."""
+    store = CheckpointStore(tmp_path / "seen")
+    broker.publish(DEVELOPMENT)
+    seen = broker.member().hello().checkpoint
+    store.keep(seen)
+    monkeypatch.setattr(Log, "checkpoint", earlier)
+    with pytest.raises(AuditError, match=f"ends with record 1, but record {seen.sequence} was seen"):
+        broker.member().hello(seen)
+    store.keep(broker.member().hello().checkpoint)
+    assert store.get(broker.home.identity) == seen
+
+
+def test_a_broker_that_shows_the_log_of_another(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept under the other's name, it would make that one look as if its log was cut."""
+    other = "sha256:" + "7" * 64
+    monkeypatch.setattr(
+        Log, "checkpoint", lambda self, transaction: checkpoint_of(other, self.signer, self.last(transaction))
+    )
+    with pytest.raises(AuditError, match=f"checkpoint of another, {other}"):
+        broker.member().hello()
+
+
+def test_what_was_verified_is_what_is_kept(broker: Broker) -> None:
+    broker.publish(DEVELOPMENT)
+    member = broker.member()
+    records = list(member.log())
+    assert member.verified is not None
+    assert (member.verified.sequence, member.verified.broker) == (len(records), broker.home.identity)
+    assert list(member.log(member.verified))
+
+
 @pytest.mark.error_logs
 def test_a_damaged_log_releases_nothing(broker: Broker) -> None:
     """The record that the next one would follow from must be readable."""

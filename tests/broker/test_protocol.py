@@ -84,7 +84,9 @@ class TheirClient:
         return status, answer
 
     def resource(self, path: str, by_token: bool = False) -> tuple[int, Any]:
-        headers = {"Authorization": f"Bearer {self.token}"} if by_token else {"Cookie": self.cookie}
+        headers = {"Cookie": self.cookie}
+        if by_token:  # beside a cookie that stands for nothing
+            headers = {"Authorization": f"Bearer {self.token}", "Cookie": "kbs-session-id=0"}
         status, answer, _ = self._ask("GET", f"/kbs/v0/resource/{path}", **headers)
         return status, decrypt(self._key, answer) if status == 200 else answer
 
@@ -224,6 +226,11 @@ def test_the_documented_messages() -> None:
     request = b'{"version": "0.1.1", "tee": "tdx", "extra-params": {}}'
     assert Request.parse(request) == Request("0.1.1", "tdx")
     assert Challenge.parse(b'{"nonce": "bm9uY2U=", "extra-params": ""}') == Challenge("bm9uY2U=")
+    selected = '{"nonce": "bm9uY2U=", "extra-params": {"selected-hash-algorithm": %s}}'
+    assert Challenge.parse((selected % '"SHA384"').encode()) == Challenge("bm9uY2U=")
+    for other in ('"sha512"', "384", "null"):
+        with pytest.raises(DocumentError, match="another digest than SHA-384"):
+            Challenge.parse((selected % other).encode())
     problem = b'{"type": "https://github.com/confidential-containers/kbs/errors/PolicyDeny", "detail": "no"}'
     assert Problem.parse(problem, 403) == Problem("PolicyDeny", 403, "no")
 

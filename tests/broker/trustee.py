@@ -1,6 +1,6 @@
 """Confidential containers' side of the protocol, written from its documentation and from nothing of ours.
 
-Kbs Protocol 0.1.1 as documented and 0.4.0 as deployed (https://github.com/confidential-containers/trustee,
+KBS protocol 0.1.1 as documented and 0.4.0 as deployed (https://github.com/confidential-containers/trustee,
 kbs/docs/kbs_attestation_protocol.md); JWE by RFC 7516 and RFC 7518 from primitives. Their implementation reads the
 protected header into a structure and hashes what it writes again: "alg", "enc", then other members by name.
 """
@@ -35,12 +35,12 @@ def unb64(text: str) -> bytes:
 
 
 def report_data(runtime: dict[str, Any], additional: str | None) -> bytes:
-    """What evidence is bound to: SHA-384 of sorted JSON without white space, zeros up to 64 bytes."""
+    """What evidence is bound to: SHA-384 of sorted JSON without white space; `sample` has just that."""
     members = {"nonce": runtime["nonce"], "tee-pubkey": runtime["tee-pubkey"]}
     if additional is not None:
         members["additional-evidence"] = additional
     text = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha384(text.encode()).digest().ljust(64, b"\0")
+    return hashlib.sha384(text.encode()).digest()
 
 
 def _kek(secret: bytes) -> bytes:

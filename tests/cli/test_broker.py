@@ -88,6 +88,58 @@ def test_made_up_data_opens_anywhere_and_says_so(
     assert "was made at L1: unprotected" in stat.stderr
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_whatever_reads_asks(
+    named: bool,
+    sealfs: InProcess,
+    somebody: Callable[[str], InProcess],
+    url: str,
+    source: Path,
+    store: Path,
+    tmp_path: Path,
+    policy: Callable[[str], Path],
+) -> None:
+    """The broker that the dataset names, or the one that the reader does; with an identity, or without."""
+    sealfs("push", source, store, "--broker", url, "--policy", policy(DEVELOPMENT))
+    other = somebody("other")
+    hint = ("--broker", f"owner@{url}") if named else ()
+    if named:
+        other.identity_path.unlink()
+    listed = other("ls", store, *hint)
+    assert listed.lines == sealfs("ls", store).lines
+    assert "keys were released to this machine at L1: unprotected" in listed.stderr
+    assert "released" not in sealfs("ls", store).stderr  # the owner's own open it
+    assert other("cat", store, "labels.csv", *hint).stdout == (source / "labels.csv").read_bytes()
+    assert (
+        other("stat", store, "labels.csv", *hint, "--json").json["size"] == (source / "labels.csv").stat().st_size
+    )
+    assert "this machine: there is nothing to fetch" in other("warm", store, *hint, code=2).stderr
+    other("pull", store, tmp_path / "pulled", *hint)
+    assert (tmp_path / "pulled" / "images" / "1.bin").read_bytes() == bytes([1]) * 1000
+
+
+def test_whatever_reads_is_refused(
+    sealfs: InProcess,
+    somebody: Callable[[str], InProcess],
+    url: str,
+    source: Path,
+    store: Path,
+    tmp_path: Path,
+    policy: Callable[[str], Path],
+) -> None:
+    sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+    other = somebody("other")
+    for verb in (("ls", store), ("cat", store, "labels.csv"), ("stat", store, "latest"), ("warm", store)):
+        assert "this dataset needs L5; this process offered no evidence" in other(*verb, code=4).complaint
+    assert "needs L5" in other("pull", store, tmp_path / "pulled", code=4).complaint
+    assert not (tmp_path / "pulled").exists()
+    assert other("stat", store).text  # which takes no key
+    wrong = other("ls", store, "--broker", f"somebody@{url}", code=4)
+    assert "this broker has no somebody/" in wrong.complaint
+    gone = other("ls", store, "--identity", tmp_path / "none", code=4)
+    assert "needs L5" not in gone.complaint  # it was named, so nothing else is tried
+
+
 @pytest.mark.slow
 def test_mount_asks_as_well(
     process: Sealfs,

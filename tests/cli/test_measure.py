@@ -31,8 +31,15 @@ text = open(sys.argv[1]).read()
 text = text.replace("{{ gramine.libos }}", "/usr/lib/gramine/libsysdb.so")
 open(sys.argv[2], "w").write(text.replace("{{ gramine.runtimedir() }}", "/usr/lib/gramine/runtime/glibc"))
 """,
+    "gramine-sgx-gen-private-key": """
+import os
+folder = os.environ["XDG_CONFIG_HOME"] + "/gramine"
+os.mkdir(folder)
+open(folder + "/enclave-key.pem", "x").close()
+""",
     "gramine-sgx-sign": """
-import hashlib, sys
+import hashlib, os, sys
+assert os.path.exists(os.environ["XDG_CONFIG_HOME"] + "/gramine/enclave-key.pem")
 options = dict(zip(sys.argv[1::2], sys.argv[2::2]))
 text = open(options["--manifest"]).read()
 open(options["--output"], "w").write(text)
@@ -85,10 +92,11 @@ def options(name: str = "gramine-sgx") -> list[object]:
 
 
 def measured(sealfs: Sealfs, path: str, *more: object) -> dict[str, object]:
-    """What it prints with `--json`."""
-    return dict(
-        sealfs("measure", *options(), *more, "--json", "--", sys.executable, "train.py", env={"PATH": path}).json
-    )
+    """What it prints with `--json`, without the commands: the first time they make a key."""
+    words = [*options(), *more, "--json", "--", sys.executable, "train.py"]
+    document = dict(sealfs("measure", *words, env={"PATH": path}).json)
+    assert document.pop("commands")[-1][0] == "gramine-sgx-sign"
+    return document
 
 
 needs_launcher = pytest.mark.skipif(
@@ -107,6 +115,10 @@ def test_same_inputs_same_measurement(sealfs: Sealfs, project: Path, tools: str)
     signed = tomllib.loads((project / "enclave" / "workload.manifest.sgx").read_text())
     uris = {entry["uri"] for entry in signed["sgx"]["trusted_files"] if isinstance(entry, dict)}
     assert {f"file:{project}/train.py", f"file:{project}/model.py"} <= uris
+    assert any(uri.startswith("file:pycache/") and uri.endswith(".pyc") for uri in uris)
+    next((project / "enclave" / "pycache").rglob("*.pyc")).write_bytes(b"changed")
+    ended = sealfs("measure", *options(), "--again", "--", sys.executable, "train.py", code=12, env={"PATH": tools})
+    assert "1 files differ from what was collected" in ended.stderr
 
 
 @needs_launcher
@@ -273,10 +285,35 @@ def test_lint(sealfs: Sealfs, tmp_path: Path) -> None:
     sealfs("lint", tmp_path / "missing", code=9)
 
 
-@pytest.mark.skipif(shutil.which("gramine-manifest") is None, reason="gramine-manifest is not on PATH")
+with_gramine = pytest.mark.skipif(shutil.which("gramine-manifest") is None, reason="no gramine-manifest on PATH")
+
+
+@with_gramine
 @needs_launcher
 def test_with_gramine_itself(sealfs: Sealfs, project: Path) -> None:
-    """Its tools take what is generated, and gramine-direct runs it."""
+    """Its tools take what is generated, and gramine-direct runs it, with modules that need not be compiled."""
+    (project / "train.py").write_text("import json, os\nprint(json.__cached__, os.path.exists(json.__cached__))\n")
     words = [*options("gramine-direct"), "--", sys.executable, "train.py"]
     sealfs("measure", *words)
-    assert sealfs("run", *words).lines[-1] == "trained"
+    found, exists = sealfs("run", *words).lines[-1].split()
+    assert found.startswith("/pycache/")
+    assert exists == "True"
+
+
+@with_gramine
+@needs_launcher
+@pytest.mark.slow
+def test_signed_by_gramine_itself(sealfs: Sealfs, project: Path) -> None:
+    """MRENCLAVE, as its tools compute it: the same for the same inputs, whichever key signs, and no other's."""
+    path = os.environ["PATH"]
+    first = measured(sealfs, path)
+    assert len(bytes.fromhex(str(first["mrenclave"]))) == 32
+    key = sealfs.home / "config" / "gramine" / "enclave-key.pem"
+    key.unlink()
+    assert measured(sealfs, path) == first
+    assert measured(sealfs, path, "--again") == first
+    assert key.exists()
+    printed = sealfs("measure", *options(), "--again", "--", sys.executable, "train.py").lines[-1]
+    assert printed == f"MRENCLAVE {first['mrenclave']}"
+    (project / "model.py").write_text("layers = 4\n")
+    assert measured(sealfs, path)["mrenclave"] != first["mrenclave"]

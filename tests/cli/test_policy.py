@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from attestation.amd import MEASUREMENT, TCB, SnpMachine, SnpProvider
 from attestation.hardware import MRENCLAVE, NOW, Machine, SyntheticProvider
 from commands import InProcess
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sealfs.attestation.runner import RunnerProvider
 from sealfs.attestation.sample import SampleProvider
@@ -125,6 +127,27 @@ def test_a_real_snp_report(cli: InProcess, tmp_path: Path) -> None:
     assert "nobody has the VCEK" in cli(*check, code=REFUSED).text
     outcome = cli(*check, "--amd-certificate", SNP / "milan_vcek.der", code=REFUSED)
     assert "BAD debug: demanded off; offered on" in outcome.text
+
+
+def test_a_revoked_snp_platform(cli: InProcess, tmp_path: Path) -> None:
+    machine = SnpMachine()
+    tcb = ", ".join(f"{part} = {svn}" for part, svn in TCB.items())
+    demanded = f'level = "L4"\nminimum_tcb = {{ {tcb} }}\n[measurements]\nsnp = ["{MEASUREMENT}"]\n'
+    policy = written(tmp_path / "p.toml", demanded)
+    evidence = written(tmp_path / "e", json.dumps(SnpProvider(machine).collect(BOUND).to_json()))
+    root = tmp_path / "root.pem"
+    root.write_bytes(machine.root.public_bytes(Encoding.PEM))
+    said = tmp_path / "said"
+    said.mkdir()
+    check = ["policy", "check", evidence, "--policy", policy, "--amd-root", root]
+    check += ["--collateral", said, "--at", NOW.isoformat()]
+    assert "BAD revocation list: demanded in date" in cli(*check, code=REFUSED).text
+    (said / "milan.crl").write_bytes(machine.revocations())
+    assert "reaches L4" in cli(*check).text
+    (said / "milan.crl").write_bytes(machine.revocations(machine.authority))
+    assert "AMD has revoked the certificate 'CN=SEV-Paper'" in cli(*check, code=REFUSED).text
+    policy.write_text(f"revocation_list = false\n{demanded}")
+    assert "AMD has revoked the certificate" in cli(*check, code=REFUSED).text
 
 
 def test_runners_and_samples(cli: InProcess, tmp_path: Path) -> None:

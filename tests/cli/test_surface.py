@@ -19,6 +19,7 @@ import pytest
 from commands import BIN, PATIENCE, InProcess, Outcome, Sealfs, objects, python, wait_for
 
 import sealfs as package
+from sealfs.cli.common import note
 from sealfs.cli.main import cli
 from sealfs.errors import SealfsError
 
@@ -243,7 +244,7 @@ def test_internal_errors_are_one_line_too(sealfs: InProcess, pushed: Path, monke
     def fail(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("sealfs.cli.ls_cmd.open_identity", fail)
+    monkeypatch.setattr("sealfs.cli.ls_cmd.opened_at", fail)
     complaint = sealfs("ls", pushed, code=1).complaint
     assert "internal error: ZeroDivisionError: oops; SEALFS_DEBUG=1 shows where" in complaint
 
@@ -251,6 +252,7 @@ def test_internal_errors_are_one_line_too(sealfs: InProcess, pushed: Path, monke
 def test_starts_without_loading_what_it_does_not_need(process: Sealfs) -> None:
     script = """
 import sys
+from sealfs.cli.common import note
 from sealfs.cli.main import cli
 print([name for name in ("boto3", "cryptography", "rich") if name in sys.modules])
 """
@@ -311,3 +313,8 @@ def test_what_runs_in_the_way_of_a_damaged_file_moves_no_cursor(
     assert outcome.code in {5, 85}
     assert "owned" in outcome.stderr
     assert_harmless(outcome)
+
+
+def test_a_note_has_its_colour_around_it_and_none_in_it(capsys: pytest.CaptureFixture[str]) -> None:
+    note("a\x1b[1mb", fg="yellow")
+    assert capsys.readouterr().err == "sealfs: a\\x1b[1mb\n"  # as for no terminal

@@ -23,7 +23,10 @@ from sealfs.attestation.verdict import RegisteredManifest
 from sealfs.attestation.verify import Verifier
 from sealfs.broker.client import BrokerClient, Released
 from sealfs.broker.exchange import bring, exchange, fetch
+from sealfs.broker.transport import Answer, Connection
+from sealfs.cli.task_run import sync
 from sealfs.contracts.contract import Contract, Input, Party
+from sealfs.contracts.files import save_new_task
 from sealfs.contracts.provenance import Exhibit
 from sealfs.contracts.shares import combine, split
 from sealfs.contracts.task import State, Task
@@ -104,6 +107,49 @@ def test_withdrawn_and_replayed(world: World) -> None:
     exchange(broker.address, task)  # the approvals of before, replayed
     with pytest.raises(KeyRefusedError, match="'bank-b' withdrew"):
         ask(world, "bank-a", task.contract)
+
+
+def test_withdrawn_however_much_others_have_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One party fills the list of statements, so that nobody can take anything back."""
+    monkeypatch.setattr("sealfs.contracts.task.MAX_STATEMENTS", 10)
+    task = world.approved()
+    flooded, now = task, datetime.now(UTC)
+    while len(flooded.statements) < 10:
+        flooded = flooded.approve(world["model-co"].identity, now, f"word {len(flooded.statements)}")
+    world.bring(flooded)
+    withdrawn = task.withdraw(world["bank-b"].identity, now).withdraw(world["bank-b"].identity, now, "again")
+    assert len(withdrawn.ends) == 1
+    known = world.known_to("bank-a", withdrawn)
+    assert list(known.withdrawals) == ["bank-b"]
+    with pytest.raises(KeyRefusedError, match="'bank-b' withdrew"):
+        ask(world, "bank-a", task.contract)
+    world.bring(flooded, "bank-a")  # what is known already needs no room
+    with pytest.raises(KeyRefusedError, match="too much was said"):
+        world.bring(task.approve(world["bank-b"].identity, now, "one more"), "bank-a")
+
+
+@pytest.mark.parametrize("answer", [b"{}", b"\0", b"another contract"])
+def test_a_broker_that_answers_nonsense_keeps_nobody_from_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: bytes
+) -> None:
+    task = world.approved()
+    if answer == b"another contract":
+        answer = Task(world.contract()).to_bytes()
+    withdrawn = task.withdraw(world["bank-b"].identity, datetime.now(UTC))
+    path, hostile = tmp_path / "task", world["bank-a"].broker
+    save_new_task(path, withdrawn)
+    assert hostile is not None
+    genuine = Connection.ask
+
+    def ask_hostile(connection: Connection, method: str, where: str, body: bytes | None = None) -> Answer:
+        found = genuine(connection, method, where, body)
+        return Answer(answer, None) if connection.identity == hostile.address.identity else found
+
+    monkeypatch.setattr(Connection, "ask", ask_hostile)
+    sync(path, world["bank-b"].identity)
+    monkeypatch.undo()
+    for name in ("bank-b", "model-co"):
+        assert list(world.known_to(name, task).withdrawals) == ["bank-b"]
 
 
 def test_canceled(world: World) -> None:

@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from sealfs.attestation.levels import Level
 from sealfs.enclave.lint import Finding, lint, worst
+from sealfs.enclave.registration import register
 from sealfs.errors import UsageError
 
 CLEAN = """\
@@ -31,6 +33,15 @@ def found(text: str, what: str) -> Finding:
     matching = [finding for finding in lint(text) if finding.what == what]
     assert len(matching) == 1, lint(text)
     return matching[0]
+
+
+def test_names_that_the_host_explains() -> None:
+    """Known by its key, a broker can have a name at every level."""
+    text = CLEAN + "sys.enable_extra_runtime_domain_names_conf = true\n"
+    finding = found(text, "sys.enable_extra_runtime_domain_names_conf")
+    assert (finding.level, finding.line) == ("note", len(text.splitlines()))
+    assert "known by its TLS key" in finding.why
+    assert register("ab" * 32, lint(text)).level is Level.L5
 
 
 def test_nothing_to_say_about_a_clean_one() -> None:
@@ -118,6 +129,82 @@ def test_ciphertext_is_meant_to_be_let_in_but_nothing_beside_it() -> None:
     assert {(f.what, f.level) for f in lint(text)} == {
         ("file:ciphertext/0/", "note"),
         ("file:ciphertext2/", "error"),
+    }
+
+
+@pytest.mark.parametrize(
+    "uri", ["file:ciphertext/../", "file:ciphertext/../lib/", "file:ciphertext/0/../../lib/x.py"]
+)
+def test_what_only_seems_to_be_ciphertext(uri: str) -> None:
+    assert found(f'{CLEAN}sgx.allowed_files = ["{uri}"]\n', uri).level == "error"
+
+
+CIPHERTEXT = mounts(
+    '  { path = "/ciphertext/0", uri = "file:ciphertext/0" },\n  { path = "/usr", uri = "file:/usr" },'
+)
+CIPHERTEXT += 'sgx.allowed_files = ["file:ciphertext/0/"]\n'
+
+
+def test_where_ciphertext_is_looked_for() -> None:
+    assert {finding.level for finding in lint(CIPHERTEXT)} == {"note"}
+
+
+@pytest.mark.parametrize(
+    "mount",
+    [
+        '{ path = "/usr/lib/python3", uri = "file:ciphertext/0" }',
+        '{ path = "/usr/lib/python3", uri = "file:ciphertext/0/packs" }',
+        '{ path = "/usr/lib/python3", uri = "file:./x/../ciphertext" }',
+        '{ path = "/work", uri = "file:" }',
+        '{ path = "/work", uri = "file:." }',
+        '{ path = "/ciphertext/../lib", uri = "file:ciphertext/0" }',
+    ],
+)
+def test_a_folder_that_the_host_writes_in_the_place_of_code(mount: str) -> None:
+    text = CIPHERTEXT.replace("fs.mounts = [", f"fs.mounts = [\n  {mount},")
+    (finding,) = [finding for finding in lint(text) if finding.level == "error"]
+    assert "the host writes what is seen at" in finding.why
+    assert text.splitlines()[finding.line - 1] == f"  {mount},"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'loader.env.PYTHONPATH = "/usr/lib/python3:/ciphertext/0"',
+        'loader.env.LD_PRELOAD = "/ciphertext/0/packs/x.so"',
+        'loader.env.PYTHONPATH = { value = "/ciphertext/0" }',
+        'loader.env.LD_LIBRARY_PATH = "/usr/lib/../../ciphertext/0"',
+        'fs.start_dir = "/ciphertext/0"',
+    ],
+)
+def test_settings_that_lead_to_what_the_host_writes(line: str) -> None:
+    finding = found(f"{line}\n{CIPHERTEXT}", line.partition(" ")[0])
+    assert (finding.level, finding.line) == ("error", 1)
+    assert finding.why.startswith("leads to where the host writes")
+
+
+@pytest.mark.parametrize(
+    ("program", "level"),
+    [
+        ("train.py", "note"),
+        ("/ciphertext/0/train.py", "error"),
+        ("../ciphertext/0/train.py", "error"),
+        ("//ciphertext/0/train.py", "error"),
+    ],
+)
+def test_a_program_that_the_host_writes(program: str, level: str) -> None:
+    text = CIPHERTEXT.replace('"train.py"', f'"{program}"')
+    text = text.replace('"--out",', '"--data", "file:///ciphertext/0:/data", "--out",')
+    assert worst([f for f in lint(text) if not f.what.startswith("file:///ciphertext/0:")]) == level
+    argv = f'loader.argv = ["python3", "{program}"]\n'
+    assert worst(lint(CIPHERTEXT[: CIPHERTEXT.index("loader.argv")] + argv + CIPHERTEXT.splitlines()[-1])) == level
+
+
+def test_the_options_of_the_launcher_in_their_other_form() -> None:
+    text = CLEAN.replace('"--out",', '"--identity-fd=0", "--data=s3://x/scans:/data", "--out",')
+    assert {(f.what, f.level) for f in lint(text)} == {
+        ("--identity-fd", "warning"),
+        ("s3://x/scans:/data", "warning"),
     }
 
 

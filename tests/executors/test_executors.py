@@ -154,14 +154,17 @@ def test_native(job: Job) -> None:
     assert "identity" not in " ".join(command).replace("--identity-fd", "")
 
 
-def test_gramine_commands(job: Job) -> None:
+def test_gramine_commands(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     direct, sgx = find_executor("gramine-direct"), find_executor("gramine-sgx")
     assert list(direct.command(job)) == ["gramine-direct", "workload"]
     assert list(sgx.command(job)) == ["gramine-sgx", "workload"]
     assert list(direct.build(job)) == [["gramine-manifest", "workload.manifest.template", "workload.manifest"]]
-    assert list(sgx.build(job))[1:] == [
-        ["gramine-sgx-sign", "--manifest", "workload.manifest", "--output", "workload.manifest.sgx"]
-    ]
+    sign = ["gramine-sgx-sign", "--manifest", "workload.manifest", "--output", "workload.manifest.sgx"]
+    assert list(sgx.build(job))[1:] == [["gramine-sgx-gen-private-key"], sign]
+    (tmp_path / "gramine").mkdir()
+    (tmp_path / "gramine" / "enclave-key.pem").touch()
+    assert list(sgx.build(job))[1:] == [sign]
 
 
 def test_gramine_manifest_is_what_the_linter_wants(job: Job) -> None:
@@ -241,6 +244,28 @@ def test_gramine_manifest_lets_nothing_else_in(job: Job) -> None:
     assert environment["LD_PRELOAD"] == str(LIBRARY)
     assert environment["MALLOC_ARENA_MAX"] == "1"
     assert environment["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(("keys", "asks"), [("identity", False), ("attested", True), ("runner", True)])
+def test_gramine_looks_names_up_for_who_asks_brokers_only(job: Job, keys: KeyKind, asks: bool) -> None:
+    made = manifest(replace(job, keys=keys))
+    assert made["sys"].get("enable_extra_runtime_domain_names_conf", False) is asks
+
+
+def test_gramine_takes_copies_of_compiled_modules(job: Job, tmp_path: Path) -> None:
+    assert "PYTHONPYCACHEPREFIX" not in manifest(job)["loader"]["env"]
+    collected = Collected.load(tmp_path)
+    original, other = (LoadedFile(f"/opt/venv/lib/__pycache__/{name}.cpython-311.pyc", "ab" * 32) for name in "mn")
+    copy = LoadedFile("pycache/opt/venv/lib/m.cpython-311.pyc", "cd" * 32)
+    replace(collected, files=(*collected.files, original, other), compiled=(copy,)).save(tmp_path)
+    made = manifest(job)
+    assert made["loader"]["env"]["PYTHONPYCACHEPREFIX"] == "/pycache"
+    assert {"path": "/pycache", "uri": "file:pycache"} in made["fs"]["mounts"]
+    assert "file:pycache" not in "".join(made["sgx"]["allowed_files"])
+    trusted = {entry["uri"]: entry["sha256"] for entry in made["sgx"]["trusted_files"] if isinstance(entry, dict)}
+    assert trusted[f"file:{copy.path}"] == copy.sha256
+    assert f"file:{original.path}" not in trusted
+    assert f"file:{other.path}" in trusted
 
 
 def test_without_results_nothing_can_be_written(job: Job) -> None:
@@ -358,6 +383,9 @@ def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
     assert made == manifest(replace(contracts, keys="attested"))
     rehearsed = manifest(replace(contracts, keys="runner"))  # where evidence comes from is measured
     assert rehearsed["loader"]["argv"] == [*made["loader"]["argv"], "--runner-fd", "0"]
+    found = lint(rendered(replace(contracts, keys="runner"), "gramine-sgx")[RENDERED])
+    assert "--runner-fd" in {finding.what for finding in found}
+    assert {finding.level for finding in found} <= {"note", "warning"}
     assert {finding.level for finding in lint(rendered(contracts, "gramine-sgx")[RENDERED])} <= {"note", "warning"}
 
 

@@ -155,7 +155,7 @@ def test_a_huge_contract_is_refused_before_it_is_read() -> None:
 
 def test_a_task_with_more_statements_than_anybody_makes() -> None:
     task = json.loads(approved().to_bytes())
-    task["statements"] = [{}] * 10_001
+    task["statements"] = [{}] * 10_065
     with pytest.raises(DocumentError, match="statements"):
         Task.parse(json.dumps(task).encode())
 

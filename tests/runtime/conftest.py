@@ -85,7 +85,6 @@ class Sealed:
         environment = {
             **os.environ,
             "PYTHONPATH": str(RUNTIME.parent),
-            "PROBE_SEALED": "1",
             "HOME": str(self.home),
             "XDG_STATE_HOME": str(self.home / "state"),
         }

@@ -47,18 +47,26 @@ def read_only(root: str) -> Any:
         refusal(lambda: os.mkdir(f"{root}/no/such")),
         os.access(file, os.W_OK),
     ]
+    return result
+
+
+def read_only_by_link(root: str) -> Any:
+    """By a symlink that leads into the tree."""
     with tempfile.TemporaryDirectory() as outside:
         os.symlink(root, f"{outside}/data")
-        result += [
+        return [
             refusal(lambda: open(f"{outside}/data/new", "w")),
             refusal(lambda: os.mkdir(f"{outside}/data/new")),
             refusal(lambda: os.rename(f"{outside}/data/bin", f"{outside}/data/x")),
             refusal(lambda: open(f"{outside}/data/bin/new", "w")),
-            refusal(lambda: shutil.copy(file, f"{outside}/data/new")),
+            refusal(lambda: shutil.copy(f"{root}/bin/small.bin", f"{outside}/data/new")),
             refusal(lambda: os.unlink(f"{outside}/data/link")),
         ]
-    return result
 
 
-EXPECTED_READ_ONLY = ["EROFS"] * 22 + ["EEXIST", "EEXIST", "EISDIR", "EXDEV", "ENOENT", False] + ["EROFS"] * 6
-CASES["read_only"] = lambda root: read_only(root) if os.environ.get("PROBE_SEALED") else EXPECTED_READ_ONLY
+def expected_of(changes: Callable[[str], Any], expected: list[Any]) -> None:
+    CASES[changes.__name__] = lambda root: changes(root) if os.environ.get("PROBE_SEALED") else expected
+
+
+expected_of(read_only, ["EROFS"] * 22 + ["EEXIST", "EEXIST", "EISDIR", "EXDEV", "ENOENT", False])
+expected_of(read_only_by_link, ["EROFS"] * 6)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from typing import Any
 
-from runtime.probes.cases import SIZES, case, digest
+from runtime.probes.cases import SIZES, case, digest, refusal
 
 
 @case
@@ -65,48 +65,85 @@ def shells(root: str) -> Any:
 
 @case
 def inherited(root: str) -> Any:
+    """Each child has a descriptor of its own, whose offset is not where the file begins."""
+    ways: list[tuple[list[str], dict[str, Any]]] = [
+        (["head", "-c", "20"], {}),
+        (["cat"], {"env": {}}),
+        (["cat"], {"close_fds": False}),
+    ]
+    out = []
+    for command, how in ways:
+        with open(f"{root}/text", "rb", buffering=0) as file:
+            first = file.read(10)
+            said = subprocess.run(command, stdin=file, capture_output=True, check=True, **how).stdout
+        out.append((first, said[:30]))
     with open(f"{root}/text", "rb") as file:
-        first = file.raw.read(10) if hasattr(file, "raw") else b""
-        out = [subprocess.run(["head", "-c", "20"], stdin=file, capture_output=True, check=True).stdout]
-        out.append(subprocess.run(["cat"], stdin=file, capture_output=True, check=True).stdout[:30])
-    with open(f"{root}/text", "rb") as file:
-        out.append(
-            subprocess.run(
-                ["sh", "-c", f"head -c 9 <&{file.fileno()}"],
-                pass_fds=[file.fileno()],
-                capture_output=True,
-                check=True,
-            ).stdout
-        )
-        out.append(subprocess.run(["cat"], stdin=file, capture_output=True, check=True, env={}).stdout[:30])
-        out.append(
-            subprocess.run(["cat"], stdin=file, capture_output=True, check=True, close_fds=False).stdout[:30]
-        )
-    return first, [data.hex() for data in out]
+        number = file.fileno()
+        command = ["sh", "-c", f"head -c 9 <&{number}"]
+        said = subprocess.run(command, pass_fds=[number], capture_output=True, check=True).stdout
+    return [*out, said]
+
+
+@case
+def offset_shared_with_child(root: str) -> Any:
+    with open(f"{root}/text", "rb", buffering=0) as file:
+        subprocess.run(["head", "-c", "20"], stdin=file, capture_output=True, check=True)
+        return file.read(10)
 
 
 @case
 def spawned(root: str) -> Any:
     results = []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (program, environment) in enumerate(
-            [(["cat"], os.environ), (["/bin/cat"], {}), (["sh", "-c", "cat"], os.environ)]
-        ):
-            out = f"{folder}/{number}"
-            actions = [
-                (os.POSIX_SPAWN_OPEN, 0, f"{root}/text", os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_OPEN, 1, out, os.O_WRONLY | os.O_CREAT, 0o600),
-            ]
-            pid = os.posix_spawnp(program[0], program, environment, file_actions=actions)
-            results.append((os.waitpid(pid, 0)[1], digest(pathlib.Path(out).read_bytes())))
-        pid = os.posix_spawn(
-            f"{root}/script",
-            ["script"],
-            os.environ,
-            file_actions=[(os.POSIX_SPAWN_OPEN, 1, f"{folder}/s", 0o1101, 0o600)],
-        )
-        results.append((os.waitpid(pid, 0)[1], pathlib.Path(f"{folder}/s").read_text()))
+    programs: list[tuple[list[str], Any]] = [
+        (["cat"], os.environ),
+        (["/bin/cat"], {}),
+        (["sh", "-c", "cat"], os.environ),
+    ]
+    for program, environment in programs:
+        reading, writing = os.pipe()
+        actions = [(os.POSIX_SPAWN_OPEN, 0, f"{root}/text", os.O_RDONLY, 0), (os.POSIX_SPAWN_DUP2, writing, 1)]
+        pid = os.posix_spawnp(program[0], program, environment, file_actions=actions)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            said = digest(pipe.read())
+        results.append((os.waitpid(pid, 0)[1], said))
     return results
+
+
+@case
+def spawned_to_files(root: str) -> Any:
+    """Written by the child, read by this process."""
+    with tempfile.TemporaryDirectory() as folder:
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, f"{root}/text", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, f"{folder}/out", os.O_WRONLY | os.O_CREAT, 0o600),
+        ]
+        pid = os.posix_spawnp("cat", ["cat"], os.environ, file_actions=actions)
+        return os.waitpid(pid, 0)[1], digest(pathlib.Path(f"{folder}/out").read_bytes())
+
+
+@case
+def executed(root: str) -> Any:
+    """A program that is sealed itself."""
+    said = subprocess.run([f"{root}/script", "one", "two"], capture_output=True, text=True, check=False)
+    bare = subprocess.run([f"{root}/script"], capture_output=True, text=True, check=False, env={})
+    return (
+        said.returncode,
+        said.stdout,
+        bare.returncode,
+        bare.stdout,
+        refusal(lambda: os.execv(f"{root}/text", ["text"])),
+    )
+
+
+@case
+def executed_by_spawn(root: str) -> Any:
+    reading, writing = os.pipe()
+    actions = [(os.POSIX_SPAWN_DUP2, writing, 1)]
+    pid = os.posix_spawn(f"{root}/script", ["script"], os.environ, file_actions=actions)
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        return os.waitpid(pid, 0)[1], pipe.read()
 
 
 @case
@@ -135,15 +172,26 @@ def popened(root: str) -> Any:
     )
 
 
-@case
-def pools(root: str) -> Any:
+def pool(root: str, method: str) -> Any:
     import multiprocessing
 
-    results = []
-    for method in ("fork", "spawn", "forkserver"):
-        with multiprocessing.get_context(method).Pool(2) as pool:
-            results.append(pool.map(read_digest, [f"{root}/bin/{size}.bin" for size in SIZES] * 3))
-    return results
+    with multiprocessing.get_context(method).Pool(2) as workers:
+        return workers.map(read_digest, [f"{root}/bin/{size}.bin" for size in SIZES] * 3)
+
+
+@case
+def pools_by_fork(root: str) -> Any:
+    return pool(root, "fork")
+
+
+@case
+def pools_by_spawn(root: str) -> Any:
+    return pool(root, "spawn")
+
+
+@case
+def pools_by_forkserver(root: str) -> Any:
+    return pool(root, "forkserver")
 
 
 def read_digest(path: str) -> str:

@@ -149,8 +149,23 @@ def advice(path: str) -> Any:
 
 @sized
 def polling(path: str) -> Any:
+    """Beside pipes that are ready and that are not."""
+    quiet, speaking = os.pipe(), os.pipe()
+    os.write(speaking[1], b"x")
+    result = []
     with open(path, "rb") as file:
-        return [len(part) for part in select.select([file], [], [], 0)]
+        names = {file.fileno(): "file", quiet[0]: "quiet", speaking[0]: "speaking"}
+        result += [[names[fd] for fd in part] for part in select.select(names, [], [], 0)]
+        result += [[names[fd] for fd in part] for part in select.select([file.fileno(), quiet[0]], [], [])]
+        poller = select.poll()
+        for fd in names:
+            poller.register(fd, select.POLLIN)
+        result.append(sorted((names[fd], events) for fd, events in poller.poll()))
+        for pipe in (quiet, speaking):
+            for fd in pipe:
+                os.close(fd)
+        result.append(sorted((names[fd], events) for fd, events in poller.poll(1000)))
+    return result
 
 
 @sized

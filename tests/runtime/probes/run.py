@@ -1,13 +1,15 @@
-"""Prints what the cases say about the files below a folder, as JSON.
+"""Prints what the cases say about the files below a folder, as JSON: one line a case, whatever becomes of the next.
 
-    python run.py FOLDER CASE ...
+    python run.py [--sealed] FOLDER CASE ...
 
-What a case raises counts, too. The folder's own name is replaced by ROOT in all that is printed.
+`--sealed` tells the cases that the folder refuses changes. What a case raises counts, too. The folder's own name is
+replaced by ROOT in all that is printed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 from runtime.probes.all import CASES
@@ -15,15 +17,15 @@ from runtime.probes.all import CASES
 
 def main() -> None:
     root, *wanted = sys.argv[1:]
-    results = {}
+    if root == "--sealed":
+        os.environ["PROBE_SEALED"] = "1"
+        root, *wanted = wanted
     for name in wanted:
         try:
             value = CASES[name](root)
         except Exception as error:
             value = f"{type(error).__name__}: {error}"
-        results[name] = json.loads(json.dumps(value, default=str).replace(root, "ROOT"))
-        print(name, file=sys.stderr, flush=True)
-    print(json.dumps(results))
+        print(json.dumps({name: value}, default=str).replace(root, "ROOT"), flush=True)
 
 
 if __name__ == "__main__":
