@@ -84,7 +84,7 @@ def add_task(
     new = [signed for signed in merged.statements if signed.key not in said]
     for signed in new:
         row = (contract.digest, signed.key, canonical(dict(signed.envelope)))
-        transaction.execute("INSERT INTO statements VALUES (?, ?, ?)", row)
+        transaction.execute("INSERT OR IGNORE INTO statements VALUES (?, ?, ?)", row)
     return merged, [signed.statement for signed in new]
 
 

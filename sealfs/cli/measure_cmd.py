@@ -114,7 +114,7 @@ def command(
     output = make_output(out, recipients, out_interval, out_log, chosen)
     in_gramine = executor.replace("_", "-") in _GRAMINE
     kind: KeyKind = "test-keys" if test_keys else keys_from
-    if contract and not (in_gramine or executor == "native"):
+    if contract and not in_gramine and executor != "native":
         raise UsageError(f"contracts are not carried out in '{executor}' yet", "choose gramine-sgx")
     if contract and (data or out or test_keys or broker or cache_memory is not None):
         raise UsageError("a contract says what is read and written, and who is asked", "leave that out here")

@@ -205,7 +205,8 @@ def results_command(
         print_json(described)
         return
     for entry in described:
-        click.echo(f"run {str(entry['run'])[:8]}  {entry['output']}  {entry['level']}  {entry['address']}")
+        level = f"{entry['level']}{'' if verify else ', as it says of itself (--verify checks)'}"
+        click.echo(f"run {str(entry['run'])[:8]}  {entry['output']}  {level}  {entry['address']}")
         for line in entry.get("why", []):  # type: ignore[attr-defined]
             click.echo(f"  {escaped(line)}")
         if "files" in entry:

@@ -40,7 +40,7 @@ def vouch(provenance: Provenance, contract: Contract, verifier: Verifier) -> Vou
         verifier: Knows whose evidence to believe; has to allow samples, which are said to prove nothing.
 
     Raises:
-        TrustError: The evidence is there and proves something else.
+        TrustError: The evidence proves something else, or is missing although the contract demands a level.
     """
     lines = ["signed by the run's own key; contract, inputs and script are the agreed ones"]
     proven = []
@@ -65,10 +65,14 @@ def vouch(provenance: Provenance, contract: Contract, verifier: Verifier) -> Vou
         proven.append(verdict.level)
     if not provenance.exhibits:
         lines.append("NOTHING VOUCHES FOR IT: there is no evidence in it")
-    return Vouched(
-        bool(proven) and min(proven) > Level.L1 and len(proven) == len(provenance.exhibits),
-        tuple(dict.fromkeys(lines)),
-    )
+    is_vouched = bool(proven) and min(proven) > Level.L1 and len(proven) == len(provenance.exhibits)
+    if not is_vouched and max(contract.policy.level, provenance.level) > Level.L1:
+        raise TrustError(
+            f"nothing vouches for the result: agreed is {contract.policy.level}, it says that it was made at "
+            f"{provenance.level}, and brings no evidence of that",
+            "anybody could have made it: do not use it, and ask the operator",
+        )
+    return Vouched(is_vouched, tuple(dict.fromkeys(lines)))
 
 
 def _check_bound(exhibit: Exhibit, provenance: Provenance, contract: Contract) -> None:

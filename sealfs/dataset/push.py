@@ -13,6 +13,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 from sealfs.dataset.compare import Comparison, Notice, Plan
 from sealfs.dataset.dataset import Dataset, Summary
@@ -23,6 +24,7 @@ from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_KEYRING_SIZE, DatasetKey
 from sealfs.dataset.objects import PACKS, ObjectRef
 from sealfs.dataset.packer import DEFAULT_JOBS, PackSealer, Piece, SealedPack
 from sealfs.dataset.publish import Publisher
+from sealfs.dataset.scan import leaves_out, shown
 from sealfs.dataset.sealing import Earlier, FileSealer
 from sealfs.dataset.session import PushSession
 from sealfs.dataset.snapshot import BrokerHint, Snapshot
@@ -149,6 +151,7 @@ class Push:
         Args:
             notice: Told of each file that differs: "A", "M" or "D", and its path.
         """
+        self._check_apart()
         return self._compare(self._open_parent(), notice).plan
 
     def run(self) -> PushResult:
@@ -178,7 +181,23 @@ class Push:
         """Whether another broker has the keys from now on."""
         return self._options.broker not in (None, parent.dataset.newest.broker)
 
+    def _check_apart(self) -> None:
+        """Refuse to seal a store into itself, or to lay ciphertext beside the plaintext that it is of."""
+        if not self._store.uri.startswith("file://"):
+            return
+        place = unquote_to_bytes(self._store.uri.removeprefix("file://"))
+        inside, outside = place + b"/", self._top.rstrip(b"/") + b"/"
+        if outside.startswith(inside):
+            raise UsageError(f"the folder lies in the store {self._store.uri}", "push to a folder of its own")
+        below = inside.removeprefix(outside).rstrip(b"/")
+        if inside.startswith(outside) and not leaves_out(below, self._options.excludes):
+            raise UsageError(
+                f"the store {self._store.uri} lies in the folder that is pushed",
+                f"push to a folder of its own, or leave it out: --exclude '{shown(below)}'",
+            )
+
     def _check_options(self) -> None:
+        self._check_apart()
         Summary("push", self._options.message).check()
         if not MIN_SEGMENT_LENGTH <= self._options.segment_length <= MAX_SEGMENT_LENGTH:
             raise UsageError(

@@ -74,6 +74,14 @@ def scan(top: bytes, excludes: Sequence[str] = (), held: Collection[bytes] = ())
             yield found
 
 
+def leaves_out(path: bytes, excludes: Sequence[str]) -> bool:
+    """Whether a path below the top is left out by itself, or with a directory that it lies in."""
+    parts = path.split(b"/")
+    return any(
+        _excluded(b"/".join(parts[:depth]), parts[depth - 1], excludes) for depth in range(1, len(parts) + 1)
+    )
+
+
 def _entries(top: bytes, directory: bytes, excludes: Sequence[str], held: Collection[bytes]) -> Iterator[Found]:
     try:
         with os.scandir(os.path.join(top, directory) if directory else top) as listing:

@@ -127,17 +127,14 @@ class Collected:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ExecutorError(f"{folder / FILE_NAME} cannot be used: {error}", hint) from None
 
-    def changed(self, folder: Path) -> list[str]:
-        """Return the files that are not what they were when they were collected.
-
-        Args:
-            folder: The enclave's.
+    def changed(self, enclave: Path) -> list[str]:
+        """Return the files, copies in the enclave's folder among them, that are not what they were when collected.
 
         Raises:
             LocalIOError: One can't be read any more.
         """
         known = {file.path: file.sha256 for file in self.files}
-        known |= {str(folder / file.path): file.sha256 for file in self.compiled}
+        known |= {str(enclave / file.path): file.sha256 for file in self.compiled}
         return [file.path for file in hashed(known) if known[file.path] != file.sha256]
 
 

@@ -25,7 +25,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 from schemathesis.core import NotSet
@@ -96,7 +96,7 @@ def explore(description: Json, label: str, examples: int, attempt: Callable[[Any
         attempt(case)
     for mode in generation if operation.body or operation.path_parameters else [generation.POSITIVE]:
         by_chance = given(operation.as_strategy(generation_mode=mode))(attempt)
-        settings(derandomize=True, max_examples=examples)(by_chance)()
+        settings(derandomize=True, max_examples=examples, suppress_health_check=list(HealthCheck))(by_chance)()
 
 
 def fits(case: Any) -> bool:

@@ -113,3 +113,17 @@ def test_missing_source(sealfs: InProcess, store: Path, tmp_path: Path) -> None:
     assert sealfs("push", tmp_path / "nothing", store, code=9).complaint
     (tmp_path / "file").write_text("x")
     assert sealfs("push", tmp_path / "file", store, code=9).complaint
+
+
+def test_a_store_and_the_folder_in_one_another(sealfs: InProcess, source: Path) -> None:
+    before = sorted(os.listdir(source))
+    for store in (source, source / "images" / "store", source.parent, source / "images" / ".." / "x"):
+        assert "lies in the" in sealfs("push", source, store, code=2).complaint
+        assert "lies in the" in sealfs("push", "--dry-run", source, store, code=2).complaint
+    (source.parent / "link").symlink_to(source / "images")
+    assert "--exclude 'images/y'" in sealfs("push", source, source.parent / "link" / "y", code=2).complaint
+    assert sorted(os.listdir(source)) == before
+    for exclude in ("sto*", "images/store", "images"):
+        sealfs("push", source, source / "images" / "store", "--exclude", exclude)
+    assert "images/store" not in sealfs("ls", "-R", source / "images" / "store").lines
+    sealfs("push", source, source.parent / (source.name + "-store"))

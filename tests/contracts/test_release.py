@@ -454,6 +454,9 @@ def test_a_rehearsal_with_evidence_and_what_vouches_for_its_results(world: World
         vouch(provenance, task.contract, Verifier(allow_sample=True))
     with pytest.raises(TrustError, match="does not reach"):
         vouch(replace(provenance, level=Level.L5), task.contract, Verifier(runners=[runner.signer]))
+    for level in (Level.L2, Level.L5):  # by anybody, who need not have asked a broker
+        with pytest.raises(TrustError, match=f"nothing vouches for the result: agreed is L2, .* at {level}"):
+            vouch(replace(provenance, level=level, exhibits=()), task.contract, Verifier())
     others = replace(provenance, exhibits=(Exhibit(keys.exhibits[0].runtime_data, keys.exhibits[1].evidence),))
     with pytest.raises(TrustError, match="does not verify"):
         vouch(others, task.contract, Verifier(runners=[runner.signer]))

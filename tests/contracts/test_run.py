@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from contracts.world import SCRIPT, World, three_brokers
+from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
 from sealfs.attestation.verify import Verifier
 from sealfs.cli.task_run import _pull
@@ -101,6 +102,8 @@ def test_from_signatures_to_results(world: World, capfd: pytest.CaptureFixture[s
     vouched = vouch(provenance, task.contract, SAMPLES)
     assert not vouched.is_vouched
     assert any("NOTHING VOUCHES" in line for line in vouched.findings)
+    with pytest.raises(TrustError, match=r"nothing vouches for the result: agreed is L1, .* at L4"):
+        vouch(replace(provenance, level=Level.L4), task.contract, SAMPLES)
     for owner in ("bank-a", "bank-b"):
         released = [record for record in world.log_of(owner) if record["event"] == "released"]
         assert [record["bound"] for record in released] == [task.contract.digest]

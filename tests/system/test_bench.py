@@ -41,9 +41,10 @@ def results_kept() -> Iterator[None]:
         path.write_bytes(content)
 
 
+@pytest.mark.timeout(960)
 def test_quick_run_measures_everything(env: dict[str, str]) -> None:
     command = [BENCH, "--quick", "--json"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=550, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert json.loads((OUTPUT / "bench.json").read_text()) == report
@@ -66,6 +67,11 @@ def test_quick_run_measures_everything(env: dict[str, str]) -> None:
     assert report["cipher"] in {"openssl", "ipsec-mb"}
     assert {target["row"] for target in report["in_process_targets"]} <= rows.keys()
     assert ("in-process" in absent) == (not report["in_process_targets"])
+    gramine = report["gramine"]
+    assert len(gramine["rounds"]) == (0 if "gramine-direct" in absent else report["size"]["rounds"])
+    assert len(gramine["targets"]) == (3 if gramine["rounds"] else 0)
+    for target in gramine["targets"]:
+        assert target["reached"] == (target["ratio"] >= target["at_least"])
     for row in rows.values():
         assert {"plain folder", "sealfs"} <= row["contenders"].keys()
         if not row["key"].startswith("s3"):

@@ -108,7 +108,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     (folder / "plain" / "numbers").write_text(" ".join(map(str, NUMBERS)))
     (folder / "train.py").write_text(SCRIPT)
     with broker_started(owner, folder) as address:
-        url = address.replace("127.0.0.1", "localhost", 1)  # by a name: the enclave looks it up, too
+        url = address.replace("127.0.0.1", "localhost", 1)  # the enclave looks the name up, too
         made = World(folder, owner, identity, host, url, "runner", folder / "enclave")
         registered = made.measure("--register", url)
         digest = manifest_digest(made.enclave)

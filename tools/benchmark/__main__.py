@@ -33,12 +33,15 @@ from benchmark.contenders import (
 )
 from benchmark.data import make_data, small_paths, touch, warm
 from benchmark.epoch import EpochTimer
+from benchmark.gramine import Gramine
 from benchmark.picture import draw
 from benchmark.processes import handle_signals, raise_priority
 from benchmark.reading import physical_limits
-from benchmark.results import PLAIN, Results, limits_text, table_of, targets_text
+from benchmark.results import PLAIN, Results, gramine_table, limits_text, table_of, targets_text
 from benchmark.rows import EPOCH, make_rows
 from sealfs.enclave.attach import LIBRARY
+
+GRAMINE = "gramine-direct"
 
 
 def gather(work: Path, size: Size, only: Sequence[str]) -> tuple[list[Contender], dict[str, str]]:
@@ -53,7 +56,7 @@ def gather(work: Path, size: Size, only: Sequence[str]) -> tuple[list[Contender]
         Sealfs.name: lambda _: sealed,
         **{kind.name: kind for kind in (Gocryptfs, Rclone, Zeros)},
     }
-    if InProcess.name in only:
+    if InProcess.name in only or GRAMINE in only:
         only = [*only, Sealfs.name]
     for name, kind in kinds.items():
         if only and name not in (PLAIN, *only):
@@ -87,7 +90,7 @@ def measure(stack: contextlib.ExitStack, size: Size, only: Sequence[str], only_r
     """Do the whole run; `stack` takes down what it starts."""
     work = Path(stack.enter_context(tempfile.TemporaryDirectory("", "sealfs-bench-", ignore_cleanup_errors=True)))
     contenders, left_out = gather(work, size, only)
-    epoch, server = None, None
+    epoch, server, gramine = None, None, None
     plain = work / "data"
     with console.status("making data"):
         make_data(plain, size)
@@ -103,6 +106,11 @@ def measure(stack: contextlib.ExitStack, size: Size, only: Sequence[str], only_r
                 epoch(plain / VESSELS)  # the first one also sets up the framework
         except AbsentError as reason:
             leave_out(left_out, EPOCH, reason)
+    try:
+        if (not only or GRAMINE in only) and (not only_rows or GRAMINE in only_rows):
+            gramine = Gramine(work, next(each for each in contenders if isinstance(each, Sealfs)), size)
+    except AbsentError as reason:
+        leave_out(left_out, GRAMINE, reason)
     rows = make_rows(size, epoch, remote=server is not None)
     rows = [row for row in rows if not only_rows or row.key in only_rows]
     for contender in contenders.copy():
@@ -116,12 +124,15 @@ def measure(stack: contextlib.ExitStack, size: Size, only: Sequence[str], only_r
                 continue
             if server is not None and isinstance(contender, FromServer):
                 contender.seal_to(server, plain, [Path(BIG), *small_paths(size)[: size.remote]])
+    if gramine is not None:
+        with console.status("encrypting and measuring for Gramine"):
+            gramine.seal(plain)
     with console.status("bringing everything into memory"):
         warm(work)
     results = Results(size, rows, [each.name for each in contenders], physical_limits(), left_out, cipher())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=size.rounds * len(rows) * len(contenders))
+        task = progress.add_task("", total=size.rounds * (len(rows) * len(contenders) + (gramine is not None)))
         for number in range(size.rounds):
             for row in rows:
                 rates = results.rates.setdefault(row.key, {})
@@ -132,6 +143,9 @@ def measure(stack: contextlib.ExitStack, size: Size, only: Sequence[str], only_r
                         touch(below)
                     if (rate := contender.rate(row, number)) is not None:
                         rates.setdefault(contender.name, []).append(rate)
+            if gramine is not None:
+                progress.update(task, advance=1, description="under gramine-direct")
+                results.gramine.append(gramine.round(number))
     return results
 
 
@@ -150,7 +164,9 @@ def main() -> int:
     parser.add_argument(
         "--only", action="append", default=[], help="a contender beside the plain folder; repeatable"
     )
-    parser.add_argument("--row", action="append", default=[], help="a row, by its key in the JSON; repeatable")
+    parser.add_argument(
+        "--row", action="append", default=[], help="a row, by its key in the JSON, or gramine-direct; repeatable"
+    )
     args = parser.parse_args()
     size = QUICK if args.quick else FULL
     if args.rounds:
@@ -170,17 +186,23 @@ def main() -> int:
     report = results.as_json()
     OUTPUT.mkdir(exist_ok=True)
     (OUTPUT / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
-    draw(results, OUTPUT / "bench.png")
+    written = [OUTPUT / "bench.json"]
+    if results.rows:
+        written.append(OUTPUT / "bench.png")
+        draw(results, written[-1])
     if args.json:
         print(json.dumps(report, indent=2))
     else:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
-        out.print(table_of(results))
+        if results.rows:
+            out.print(table_of(results))
         if "sequential_cold" in results.rates:
             out.print(limits_text(results))
         if results.reached():
             out.print(targets_text(results))
-        out.print(f"\n{OUTPUT / 'bench.json'}\n{OUTPUT / 'bench.png'}\n{time.monotonic() - began:.0f} seconds")
+        if results.gramine:
+            out.print(gramine_table(results))
+        out.print("", *written, f"{time.monotonic() - began:.0f} seconds", sep="\n")
     return 0
 
 

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from benchmark.common import SEGMENT, Size
 from benchmark.contenders import InProcess, Memory, Plain, Sealfs, Zeros
-from benchmark.rows import EPOCH, Row
+from benchmark.gramine import GramineRates
+from benchmark.rows import EPOCH, Row, make_rows
 
 PLAIN, OURS, LIMIT, INSIDE, MEMORY = Plain.name, Sealfs.name, Zeros.name, InProcess.name, Memory.name
 
@@ -29,6 +30,24 @@ class Target:
     at_least: float
 
 
+GRAMINE_TARGETS = {
+    "sequential_cold": 15,
+    "random_4k": 3,
+    "small_again": 15,
+}  # random: of the file just read through
+
+
+@dataclass(frozen=True)
+class GramineRatio:
+    """A row under gramine-direct: what sealfs and an encrypted mount did a second, the ratio, and what is asked."""
+
+    row: str
+    sealfs: float
+    encrypted: float
+    ratio: float
+    at_least: float
+
+
 @dataclass
 class Results:
     """What was measured.
@@ -36,6 +55,7 @@ class Results:
     Attributes:
         cipher: The library that decrypts in-process.
         rates: By row and contender, one number per round.
+        gramine: What was measured under gramine-direct, each round of it.
     """
 
     size: Size
@@ -45,6 +65,7 @@ class Results:
     left_out: dict[str, str]
     cipher: str
     rates: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    gramine: list[GramineRates] = field(default_factory=list)
 
     def ratio(self, row: str, of: str, to: str) -> float | None:
         """Return the median over the rounds of one contender's rate by another's."""
@@ -73,6 +94,20 @@ class Results:
             (target, self.ratio(target.row, INSIDE, target.to)) for target in asked if target.row in self.rates
         ]
         return [(target, ratio) for target, ratio in found if ratio is not None]
+
+    def gramine_reached(self) -> list[GramineRatio]:
+        """Return how fast sealfs is under gramine-direct beside Gramine's encrypted mounts: medians of ratios."""
+        return [
+            GramineRatio(
+                row,
+                statistics.median(rates[row]["sealfs"] for rates in self.gramine),
+                statistics.median(rates[row]["encrypted"] for rates in self.gramine),
+                statistics.median(rates[row]["sealfs"] / rates[row]["encrypted"] for rates in self.gramine),
+                at_least,
+            )
+            for row, at_least in GRAMINE_TARGETS.items()
+            if self.gramine
+        ]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything."""
@@ -111,6 +146,12 @@ class Results:
                 {"row": target.row, "to": target.to, "at_least": target.at_least, "ratio": ratio}
                 for target, ratio in self.reached()
             ],
+            "gramine": {
+                "rounds": self.gramine,
+                "targets": [
+                    vars(found) | {"reached": found.ratio >= found.at_least} for found in self.gramine_reached()
+                ],
+            },
             "rows": rows,
         }
 
@@ -186,3 +227,19 @@ def targets_text(results: Results) -> str:
             f" {allowed / 1e9:.2f} GB/s; a cold sequential read reaches {ours / allowed:.0%} of it."
         )
     return "\n".join(lines)
+
+
+def gramine_table(results: Results) -> Table:
+    """Return the table of what was measured under gramine-direct."""
+    table = Table(box=box.SIMPLE_HEAD, title="under gramine-direct, medians of rounds of one process each")
+    table.add_column("")
+    for name in ("sealfs", "encrypted mount", "ratio", "asked", "reached"):
+        table.add_column(name, justify="right")
+    rows = {row.key: row for row in make_rows(results.size, None, remote=False)}
+    for found in results.gramine_reached():
+        row = rows[found.row]
+        rates = (f"{rate / row.scale:.3g}" for rate in (found.sealfs, found.encrypted))
+        reached = "[green]yes[/]" if found.ratio >= found.at_least else "[red]no[/]"
+        title = f"{row.title.removesuffix(', cold') if found.row == 'random_4k' else row.title} \\[{row.unit}]"
+        table.add_row(title, *rates, f"{found.ratio:.1f}", f"{found.at_least}", reached)
+    return table
