@@ -252,7 +252,6 @@ def test_internal_errors_are_one_line_too(sealfs: InProcess, pushed: Path, monke
 def test_starts_without_loading_what_it_does_not_need(process: Sealfs) -> None:
     script = """
 import sys
-from sealfs.cli.common import note
 from sealfs.cli.main import cli
 print([name for name in ("boto3", "cryptography", "rich") if name in sys.modules])
 """
