@@ -47,6 +47,7 @@ _INSECURE = {
 }
 _LAUNCHER = "sealfs.enclave.launch"
 _CONTRACTS = ("-m", "sealfs.tasks.inside", "--from", *_CIPHERTEXT_PATHS)
+_REHEARSED = ("--runner-fd", "0")
 _HOST_KEYS = {
     "--identity-fd": "the identity that opens the data comes from the host, which can open it as well",
     "--keys-fd": "the keys that open the data come from the host, in the clear: for tests only",
@@ -166,9 +167,13 @@ class _Linter:
         words = takewhile(lambda word: word != "--", argv[3:])
         return [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
 
+    def _carries_out(self, *words: str) -> bool:
+        """Whether it is started for contracts, with these words besides."""
+        return tuple(self._get("loader.argv", []))[1:] == (*_CONTRACTS, *words)
+
     def _launcher(self) -> Iterator[Finding]:
         """Look at what the launcher is told: where keys come from, and which datasets it takes."""
-        argv = self._launcher_words()
+        argv = self._launcher_words() or (list(_REHEARSED) if self._carries_out(*_REHEARSED) else [])
         for option, value in pairwise(argv):
             if option in _HOST_KEYS:
                 yield self._finding("warning", option, _HOST_KEYS[option], f'"{option}"')
@@ -290,7 +295,7 @@ class _Linter:
             for part in value.split(":") if isinstance(value, str) else ():
                 yield from leads(part, f"loader.env.{name}", f"env.{name}")
         argv = [str(word) for word in self._get("loader.argv", [])]
-        if tuple(argv[1:]) == _CONTRACTS:
+        if self._carries_out() or self._carries_out(*_REHEARSED):
             return
         words = argv[argv.index("--") :] if self._launcher_words() and "--" in argv else argv
         for word in (str(self._get("libos.entrypoint", "/")), *words):

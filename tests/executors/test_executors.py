@@ -383,6 +383,9 @@ def test_an_enclave_for_contracts_says_nothing_of_any(job: Job) -> None:
     assert made == manifest(replace(contracts, keys="attested"))
     rehearsed = manifest(replace(contracts, keys="runner"))  # where evidence comes from is measured
     assert rehearsed["loader"]["argv"] == [*made["loader"]["argv"], "--runner-fd", "0"]
+    found = lint(rendered(replace(contracts, keys="runner"), "gramine-sgx")[RENDERED])
+    assert "--runner-fd" in {finding.what for finding in found}
+    assert {finding.level for finding in found} <= {"note", "warning"}
     assert {finding.level for finding in lint(rendered(contracts, "gramine-sgx")[RENDERED])} <= {"note", "warning"}
 
 

@@ -34,6 +34,22 @@ def test_only_where_it_is_needed(sealed: Sealed, without: Path) -> None:
     assert there.stdout == "['1', 'ACTIVE', 'FALSE']\n"
 
 
+BARE = """
+import subprocess, sys
+def said(*command, **how): return subprocess.run(command, capture_output=True, text=True, **how).stdout
+print("LD_LIBRARY_PATH=/no/such/folder" in said("/usr/bin/env", env={}).splitlines())
+print("LD_LIBRARY_PATH=/another" in said("/usr/bin/env", env={"LD_LIBRARY_PATH": "/another"}).splitlines())
+print(said("/usr/bin/env", "-i", "/usr/bin/env").count("LD_LIBRARY_PATH="))
+"""
+
+
+def test_libraries_of_children_with_an_empty_environment(sealed: Sealed, without: Path) -> None:
+    """Gramine's C library is found by LD_LIBRARY_PATH alone; elsewhere who empties it is obeyed."""
+    given = {"LD_LIBRARY_PATH": "/no/such/folder"}
+    assert sealed.python(BARE, env=given).stdout == "False\nTrue\n0\n"
+    assert sealed.python(BARE, env=given, under=(without,)).stdout == "True\nTrue\n1\n"
+
+
 @pytest.mark.slow
 def test_loader_with_workers(sealed: Sealed, without: Path) -> None:
     pytest.importorskip("paddle", reason="no PaddlePaddle")
