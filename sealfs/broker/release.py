@@ -13,12 +13,13 @@ import hmac
 import re
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from sealfs.attestation.canonical import canonical, digest
 from sealfs.attestation.evidence import Evidence
+from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import TEE as SAMPLE
 from sealfs.attestation.verdict import RegisteredManifest, Verdict, judge
 from sealfs.attestation.verify import Verifier
@@ -30,6 +31,7 @@ from sealfs.broker.holdings import Holding, Publication
 from sealfs.broker.protocol import Attestation, Challenge, Problem, Request, Resource, bound_data
 from sealfs.broker.sessions import LIFETIME, Challenges, Session, Sessions, session_name, spend
 from sealfs.broker.wrapping import Vault
+from sealfs.contracts.contract import Contract
 from sealfs.errors import DocumentError, EvidenceError, SealfsError
 
 _MAX_REASON = 4096
@@ -60,8 +62,12 @@ class Asked:
 
     @property
     def by_contract(self) -> bool:
-        """Whether a contract decides: the owner demands one, or the evidence is bound to one that is known here."""
-        return self.agreement is not None or (self.holding is not None and self.holding.policy.contract)
+        """Whether a contract decides: the owner demands one, or the evidence is bound to one.
+
+        What carries out contracts does whatever the one says that it was handed: its measurement proves nothing of
+        what becomes of the data. So one that is not known here lets no key go, whatever the owner demands.
+        """
+        return self.session.bound is not None or (self.holding is not None and self.holding.policy.contract)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +101,12 @@ def decide(asked: Asked) -> Decision:
         return Decision(
             Problem("PluginNotFound", 404, f"this broker has no {asked.resource}", "is it another owner's broker?")
         )
-    policies = [holding.policy]
+    policies, manifest = [holding.policy], asked.manifest
     if asked.agreement is not None:
-        policies.append(asked.agreement.task.contract.policy)
-    verdict = judge(policies, asked.session.claims, asked.manifest, asked.at)
+        contract = asked.agreement.task.contract
+        policies.append(contract.policy)
+        manifest = _as_agreed(manifest, contract)
+    verdict = judge(policies, asked.session.claims, manifest, asked.at)
     if not verdict.allowed:
         hint = "'sealfs policy check' explains a verdict line by line"
         return Decision(Problem("PolicyDeny", 403, verdict.reason, hint), verdict)
@@ -119,6 +127,14 @@ def decide(asked: Asked) -> Decision:
         detail = f"version {asked.publication.version} is out of date, the owner has published {newest}"
         return Decision(Problem("PolicyDeny", 403, detail, "use the newest version"), verdict)
     return Decision(None, verdict)
+
+
+def _as_agreed(manifest: RegisteredManifest | None, contract: Contract) -> RegisteredManifest | None:
+    """Return what an enclave's manifest may serve in a run by a contract, which says what becomes of its output."""
+    if manifest is None or contract.stdout != "host":
+        return manifest
+    reason = "by the contract what the script prints, the host reads"
+    return replace(manifest, level=min(manifest.level, Level.L4), findings=(*manifest.findings, reason))
 
 
 class RefusedError(SealfsError):

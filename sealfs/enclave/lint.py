@@ -171,6 +171,9 @@ class _Linter:
         """Whether it is started for contracts, with these words besides."""
         return tuple(self._get("loader.argv", []))[1:] == (*_CONTRACTS, *words)
 
+    def _carries_out_contracts(self) -> bool:
+        return self._carries_out() or self._carries_out(*_REHEARSED)
+
     def _launcher(self) -> Iterator[Finding]:
         """Look at what the launcher is told: where keys come from, and which datasets it takes."""
         argv = self._launcher_words() or (list(_REHEARSED) if self._carries_out(*_REHEARSED) else [])
@@ -295,7 +298,7 @@ class _Linter:
             for part in value.split(":") if isinstance(value, str) else ():
                 yield from leads(part, f"loader.env.{name}", f"env.{name}")
         argv = [str(word) for word in self._get("loader.argv", [])]
-        if self._carries_out() or self._carries_out(*_REHEARSED):
+        if self._carries_out_contracts():
             return
         words = argv[argv.index("--") :] if self._launcher_words() and "--" in argv else argv
         for word in (str(self._get("libos.entrypoint", "/")), *words):
@@ -331,7 +334,7 @@ class _Linter:
                 "TLS key, or by a certificate authority where its address has no '#sha256:...'"
             )
             yield self._finding("note", "sys.enable_extra_runtime_domain_names_conf", why)
-        if "--out-log" not in self._launcher_words():
+        if "--out-log" not in self._launcher_words() and not self._carries_out_contracts():  # a contract says
             why = "what the program prints, the host reads: losses, names in tracebacks"
             yield self._finding("note", PLAIN_OUTPUT, why, "loader.argv")
 

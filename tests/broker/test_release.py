@@ -312,7 +312,8 @@ def test_what_the_caller_binds_is_logged(broker: Broker) -> None:
     keys = broker.publish(REHEARSAL)
     contract = hashlib.sha256(b"a contract").hexdigest()
     client = BrokerClient(broker.address, broker.runner(), bound=contract)
-    client.resource("owner", keys.dataset)
+    with pytest.raises(KeyRefusedError, match="does not know the contract"):
+        client.resource("owner", keys.dataset)
     *_, last = broker.member().log()
     assert last["bound"] == contract
     with pytest.raises(KeyRefusedError, match="no digest"):

@@ -79,6 +79,24 @@ def test_without_the_contract_nothing_is_released(world: World, bound: str | Non
     assert world.log_of("bank-a")[-1]["event"] == "refused"
 
 
+def test_a_contract_that_is_not_known_gets_nothing_also_where_none_is_demanded(world: World) -> None:
+    """What carries out contracts does what it was handed: its measurement says nothing of that."""
+    runner = Identity.generate()
+    policy = world.rehearse(runner.signer, "ab" * 32)
+    world.seal("bank-a", "loans-a", {"2": b"7\n"}, policy=policy)
+    data, broker = world["bank-a"].data["loans-a"], world["bank-a"].broker
+    assert broker is not None
+    assert not policy.contract
+
+    def ask_bound_to(bound: str | None) -> Released:
+        enclave = BrokerClient(broker.address, RunnerProvider(runner, "ab" * 32), bound=bound)
+        return enclave.resource("bank-a", bytes.fromhex(data.dataset), data.version)
+
+    with pytest.raises(KeyRefusedError, match="does not know the contract"):
+        ask_bound_to(world.contract().digest)
+    assert ask_bound_to(None).level is Level.L2
+
+
 def test_one_approval_is_missing(world: World) -> None:
     for missing in ("bank-a", "bank-b", "model-co"):
         task = world.approved(but=(missing,))
@@ -477,6 +495,9 @@ def test_enclaves_made_of_paper_get_what_was_agreed_for_them_only(world: World) 
     for options in ({"debug": True}, {"mrenclave": "e2" * 32}):
         with pytest.raises(KeyRefusedError):
             release(task.contract, Identity.generate(), RUN, SyntheticProvider(MACHINE, **options))
+    shown = world.approved(world.contract(policy=Policy(Level.L4, measurements=measured), stdout="host"))
+    with pytest.raises(KeyRefusedError, match=r"needs L5.*L4"):  # the owners': at L5 the host reads nothing
+        release(shown.contract, Identity.generate(), RUN, SyntheticProvider(MACHINE))
     other = world.approved(world.contract(policy=Policy(measurements={"sgx": frozenset({"e2" * 32})})))
     with pytest.raises(KeyRefusedError, match="measurement"):  # by the contract's, not the owners' policies
         release(other.contract, Identity.generate(), RUN, SyntheticProvider(MACHINE))
