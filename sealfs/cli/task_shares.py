@@ -46,12 +46,15 @@ def share_command(
         (SignerParameter().convert(owner, None, None), RecipientParameter().convert(owner, None, None))
         for owner in owners
     ]
+    names = [f"{Path(owner).stem}.share" for owner in owners]
+    if len(set(names)) != len(names):
+        raise UsageError("two owners' files have the same name, and so would their shares", "rename one of them")
     with dataset_at(uri, signer) as dataset:
         keys = dataset.keys(open_identity(identity_path))
         snapshot, digest = dataset.snapshot, dataset.ref.sha256.hex()
     shares = split(keys, [owner for owner, _ in keys_of])
     folder.mkdir(parents=True, exist_ok=True)
-    for name, (_, recipient), share in zip(owners, keys_of, shares, strict=True):
+    for name, (_, recipient), share in zip(names, keys_of, shares, strict=True):
         wrapped = recipient.wrap(share.pack(), _context(snapshot.dataset))
         document = {
             "format": _FORMAT,
@@ -61,7 +64,7 @@ def share_command(
             "signer": str(snapshot.signer),
             "share": wrapped.hex(),
         }
-        path = folder / f"{Path(name).stem}.share"
+        path = folder / name
         path.write_bytes(canonical(document))
         click.echo(str(path))
 

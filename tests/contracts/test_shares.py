@@ -58,6 +58,18 @@ def test_shares_from_the_pusher_to_each_owners_broker(world: World, tmp_path: Pa
     assert keys.pack() == dataset.keys(world["bank-a"].identity).pack()
 
 
+def test_no_share_takes_anothers_place(tmp_path: Path) -> None:
+    user = InProcess(tmp_path / "home", Identity.generate())
+    owners = [tmp_path / name / "key.pub" for name in ("bank-a", "bank-b")]
+    for path in owners:
+        path.parent.mkdir()
+        made = Identity.generate()
+        path.write_text(f"{made.recipient}\n{made.signer}\n")
+    shared = user("task", "share", tmp_path / "store", *owners, "--to", tmp_path / "shares", code=2)
+    assert "the same name" in shared.complaint
+    assert not (tmp_path / "shares").exists()
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 10**5, b'{"format":"sealfs-share-1"}'])
 def test_what_is_no_share(tmp_path: Path, content: bytes) -> None:
     user = InProcess(tmp_path / "home", Identity.generate())
