@@ -22,8 +22,9 @@ from sealfs.attestation.canonical import canonical
 from sealfs.broker.holdings import Publication
 from sealfs.broker.protocol import Problem, Resource
 from sealfs.contracts import approval
-from sealfs.contracts.contract import Contract, Input
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.task import Task
+from sealfs.contracts.terms import Input
 from sealfs.errors import ConflictError, ContractError
 from sealfs.keys import Signer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from sealfs.cli.common import open_dataset
-from sealfs.contracts.contract import SealedData
 from sealfs.contracts.task import State, Task
+from sealfs.contracts.terms import SealedData
 from sealfs.dataset.version import split_version
 from sealfs.errors import SealfsError
 from sealfs.keys import SIGNER_PREFIX, Signer, default_identity_path

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from sealfs.attestation.canonical import Members, canonical, parse_json
-from sealfs.contracts import checks
+from sealfs.contracts import terms
 from sealfs.contracts.contract import ID_SIZE, Contract, parse_time, shown_time
 from sealfs.dsse import DsseError, Envelope, read_envelope
 from sealfs.errors import ContractError, DocumentError, TrustError
@@ -143,17 +143,17 @@ class Statement:
             action,
             members.hexadecimal("task", ID_SIZE).hex(),
             members.hexadecimal("contract", 32).hex(),
-            members.text("party", checks.NAME),
+            members.text("party", terms.NAME),
             parse_time(members, "time"),
-            members.text("note", f"{checks.WORDS}|"),
+            members.text("note", f"{terms.WORDS}|"),
             members.hexadecimal("run", RUN_ID_SIZE).hex() if of_run else None,
-            members.text("output", checks.NAME) if action is Action.VOTE else None,
+            members.text("output", terms.NAME) if action is Action.VOTE else None,
             {party: bytes.fromhex(shares.text(party, f"(?:[0-9a-f]{{2}}){{1,{_MAX_WRAPPED}}}")) for party in shares}
             if shares
             else {},
             {
                 output: ResultAt(
-                    results.object(output).only("address", "provenance").text("address", checks.URL),
+                    results.object(output).only("address", "provenance").text("address", terms.URL),
                     results.object(output).hexadecimal("provenance", 32).hex(),
                 )
                 for output in results

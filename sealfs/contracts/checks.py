@@ -10,24 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Final
 
+from sealfs.contracts.terms import NAME, Terms
 from sealfs.errors import DocumentError
 
-if TYPE_CHECKING:
-    from sealfs.contracts.contract import Contract
-
-MAX_PARTIES: Final = 32
-MAX_INPUTS: Final = 64
-MAX_OUTPUTS: Final = 16
-MAX_ARGUMENTS: Final = 256
-MAX_VARIABLES: Final = 128
-
-NAME: Final = r"[a-z0-9][a-z0-9._-]{0,62}"
-WORDS: Final = r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]{1,200}"  # nothing that rewrites a terminal's line
-TEXT: Final = r"[^\x00]{0,4096}"
-URL: Final = r"[!-~]{1,1024}"
-PREFIX: Final = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}|"
 _BROKER = re.compile(r"https://[A-Za-z0-9._:\[\]-]{1,255}(?:/[A-Za-z0-9._~/-]*)?#sha256:[0-9a-f]{64}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _PRINTABLE_PATH = re.compile(r"[^\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]{1,1024}")
@@ -39,7 +25,7 @@ _CODE_BY_PLACE = {"PATH", "HOME"}  # where programs are, and Python's own module
 _SYSTEM = ("/proc", "/sys", "/dev", "/etc", "/bin", "/sbin", "/usr", "/lib", "/lib64", "/boot")
 
 
-def check(contract: Contract) -> None:
+def check(contract: Terms) -> None:
     """Refuse a contract that makes no sense.
 
     Raises:
@@ -60,7 +46,7 @@ def check(contract: Contract) -> None:
         raise DocumentError("the contract ends before it begins", "check 'not_before' and 'expires'")
 
 
-def _check_names(contract: Contract) -> None:
+def _check_names(contract: Terms) -> None:
     for names in (contract.parties, contract.inputs, contract.outputs):
         for name in names:
             if not re.fullmatch(NAME, name):
@@ -73,7 +59,7 @@ def _check_names(contract: Contract) -> None:
                 raise DocumentError(f"{what} names '{name}', who is no party", "list every party with its keys")
 
 
-def _references(contract: Contract) -> Iterator[tuple[str, Sequence[str]]]:
+def _references(contract: Terms) -> Iterator[tuple[str, Sequence[str]]]:
     yield "the creator", [contract.creator]
     yield "the operator", [contract.operator]
     yield "the function's owner", [contract.function.owner]
@@ -86,7 +72,7 @@ def _references(contract: Contract) -> Iterator[tuple[str, Sequence[str]]]:
         yield f"the vote on output '{name}'", output.voters
 
 
-def _check_keys(contract: Contract) -> None:
+def _check_keys(contract: Terms) -> None:
     """Two parties with one key would be one person with two voices."""
     parties = list(contract.parties.values())
     recipients = [party.recipient for party in parties if party.recipient is not None]
@@ -102,7 +88,7 @@ def _check_keys(contract: Contract) -> None:
             )
 
 
-def _check_function(contract: Contract) -> None:
+def _check_function(contract: Terms) -> None:
     function = contract.function
     if (function.code is None) == (function.sha256 is None):
         raise DocumentError(
@@ -119,7 +105,7 @@ def _check_function(contract: Contract) -> None:
             raise DocumentError("the script is a path below its input's top, without '..'")
 
 
-def _check_environment(contract: Contract) -> None:
+def _check_environment(contract: Terms) -> None:
     function = contract.function
     for name, value in function.environment.items():
         if not _VARIABLE.fullmatch(name):
@@ -139,7 +125,7 @@ def _check_environment(contract: Contract) -> None:
                 )
 
 
-def _check_paths(contract: Contract) -> None:
+def _check_paths(contract: Terms) -> None:
     """Folders apart from one another; only inputs may share one, and then they are one folder."""
     inputs = {entry.path for entry in contract.inputs.values()}
     outputs = [entry.path for entry in contract.outputs.values()]
@@ -169,7 +155,7 @@ def _within(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def _check_outputs(contract: Contract) -> None:
+def _check_outputs(contract: Terms) -> None:
     for name, output in contract.outputs.items():
         if not output.recipients:
             raise DocumentError(f"nobody could open output '{name}'", "name its recipients")

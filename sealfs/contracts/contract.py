@@ -9,8 +9,7 @@ Threading: immutable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final
@@ -18,7 +17,8 @@ from typing import Any, Final
 from sealfs.attestation import canonical
 from sealfs.attestation.canonical import Members, parse_json
 from sealfs.attestation.policy import Policy
-from sealfs.contracts import checks
+from sealfs.contracts import checks, terms
+from sealfs.contracts.terms import Function, Input, Output, Party, SealedData, Terms
 from sealfs.errors import ContractError, DocumentError, UsageError
 from sealfs.keys import Recipient, Signer
 
@@ -35,136 +35,8 @@ _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
-class Party:
-    """Somebody who takes part.
-
-    Attributes:
-        signer: Whose signature counts as theirs.
-        recipient: What results and shares are wrapped for; None if they get neither.
-        broker: Address of the broker that releases their keys, with its identity: `https://HOST:PORT#sha256:...`;
-            None if they own no input.
-    """
-
-    signer: Signer
-    recipient: Recipient | None = None
-    broker: str | None = None
-
-
-@dataclass(frozen=True)
-class Function:
-    """What runs: a Python script.
-
-    Attributes:
-        name: For people.
-        owner: Whose it is; has to approve unless it is public.
-        public: Whether anybody may see and use it.
-        executor: Where it runs: "native", "gramine-sgx", ...
-        script: Path of the script; in the code's dataset if `code` names one, else for people.
-        code: Name of the input that holds it; None if it is no secret.
-        sha256: Digest of the script in hex, if `code` is None.
-        arguments: What it is called with.
-        environment: All of its environment variables.
-    """
-
-    name: str
-    owner: str
-    public: bool
-    executor: str
-    script: str
-    code: str | None = None
-    sha256: str | None = None
-    arguments: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class SealedData:
-    """One exact state of a dataset.
-
-    Attributes:
-        dataset: Its id, 32 hex digits.
-        version: Which snapshot.
-        snapshot: SHA-256 of that snapshot's object, in hex: fixes every byte, and who signed it.
-        address: Where it can be found. Any other place will do: the digest says whether it is the right one.
-    """
-
-    dataset: str
-    version: int
-    snapshot: str
-    address: str
-
-
-@dataclass(frozen=True)
-class Input:
-    """Something that the script reads.
-
-    Attributes:
-        owners: Whose it is. Each has to approve, and each one's broker to release.
-        path: Folder at which the script sees it. Inputs with the same path are one folder.
-        prefix: Put before each name at its top, so that names of several owners do not clash.
-        data: Which dataset; None while its owners have not said.
-    """
-
-    owners: tuple[str, ...]
-    path: str
-    prefix: str = ""
-    data: SealedData | None = None
-
-
-@dataclass(frozen=True)
-class Output:
-    """Something that the script writes.
-
-    Attributes:
-        recipients: Who can open it, and nobody else. Each has to approve the contract.
-        path: Folder to which the script writes it.
-        max_size: Most bytes that may leave by it.
-        votes: How many of the voters have to agree before recipients can open it; 0: released at once.
-        voters: Who may vote.
-    """
-
-    recipients: tuple[str, ...]
-    path: str
-    max_size: int
-    votes: int = 0
-    voters: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Contract:
-    """What is agreed.
-
-    Attributes:
-        id: 32 random hex digits: two contracts with the same words are two.
-        title: For people.
-        creator: Who wrote it; may cancel it.
-        operator: Whose machines run it, who reports its runs; is trusted with neither data nor results.
-        parties: Name to party.
-        function: What runs.
-        inputs: Name to input.
-        outputs: Name to output.
-        policy: How well the place must be protected; joins what each dataset's own policy demands.
-        network: "services": brokers and stores only; "open": whatever the machine lets through.
-        stdout: What becomes of what the script prints: "none", "sealed" with each output, or "host".
-        not_before: From when on it holds, UTC, whole seconds.
-        expires: Until when.
-        runs: How often it may be run.
-    """
-
-    id: str
-    title: str
-    creator: str
-    operator: str
-    parties: Mapping[str, Party]
-    function: Function
-    inputs: Mapping[str, Input]
-    outputs: Mapping[str, Output]
-    policy: Policy
-    network: str
-    stdout: str
-    not_before: datetime
-    expires: datetime
-    runs: int
+class Contract(Terms):
+    """What is agreed: terms that make sense, and a name that stands for them."""
 
     def __post_init__(self) -> None:
         checks.check(self)
@@ -290,13 +162,13 @@ class Contract:
         members.object("policy")
         return cls(
             id=members.hexadecimal("id", ID_SIZE).hex(),
-            title=members.text("title", checks.WORDS),
-            creator=members.text("creator", checks.NAME),
-            operator=members.text("operator", checks.NAME),
-            parties={name: _party(entry) for name, entry in _named(members, "parties", checks.MAX_PARTIES)},
+            title=members.text("title", terms.WORDS),
+            creator=members.text("creator", terms.NAME),
+            operator=members.text("operator", terms.NAME),
+            parties={name: _party(entry) for name, entry in _named(members, "parties", terms.MAX_PARTIES)},
             function=_function(members.object("function")),
-            inputs={name: _input(entry) for name, entry in _named(members, "inputs", checks.MAX_INPUTS)},
-            outputs={name: _output(entry) for name, entry in _named(members, "outputs", checks.MAX_OUTPUTS)},
+            inputs={name: _input(entry) for name, entry in _named(members, "inputs", terms.MAX_INPUTS)},
+            outputs={name: _output(entry) for name, entry in _named(members, "outputs", terms.MAX_OUTPUTS)},
             policy=Policy.from_json(document["policy"]),
             network=members.text("network", "|".join(NETWORKS)),
             stdout=members.text("stdout", "|".join(STDOUTS)),
@@ -343,7 +215,7 @@ def _party(members: Members) -> Party:
         return Party(
             Signer.parse(members.text("signer", r"[!-~]{1,200}")),
             Recipient.parse(recipient) if recipient else None,
-            _optional(members, "broker", checks.URL),
+            _optional(members, "broker", terms.URL),
         )
     except DocumentError:
         raise
@@ -356,18 +228,18 @@ def _function(members: Members) -> Function:
         *("name", "owner", "public", "executor", "script", "code", "sha256", "arguments", "environment"),
     )
     environment = members.object("environment")
-    if len(list(environment)) > checks.MAX_VARIABLES:
+    if len(list(environment)) > terms.MAX_VARIABLES:
         raise DocumentError("the contract has too many environment variables")
     return Function(
-        name=members.text("name", checks.WORDS),
-        owner=members.text("owner", checks.NAME),
+        name=members.text("name", terms.WORDS),
+        owner=members.text("owner", terms.NAME),
         public=members.boolean("public"),
         executor=members.text("executor", r"[a-z0-9_-]{1,40}"),
-        script=members.text("script", checks.TEXT),
-        code=_optional(members, "code", checks.NAME),
+        script=members.text("script", terms.TEXT),
+        code=_optional(members, "code", terms.NAME),
         sha256=_optional(members, "sha256", r"[0-9a-f]{64}"),
-        arguments=tuple(members.texts("arguments", checks.MAX_ARGUMENTS, checks.TEXT)),
-        environment={name: environment.text(name, checks.TEXT) for name in environment},
+        arguments=tuple(members.texts("arguments", terms.MAX_ARGUMENTS, terms.TEXT)),
+        environment={name: environment.text(name, terms.TEXT) for name in environment},
     )
 
 
@@ -380,12 +252,12 @@ def _input(members: Members) -> Input:
             entry.hexadecimal("dataset", 16).hex(),
             entry.integer("version", 1, MAX_VERSION),
             entry.hexadecimal("snapshot", 32).hex(),
-            entry.text("address", checks.URL),
+            entry.text("address", terms.URL),
         )
     return Input(
-        tuple(members.texts("owners", checks.MAX_PARTIES, checks.NAME)),
-        members.text("path", checks.TEXT),
-        members.text("prefix", checks.PREFIX),
+        tuple(members.texts("owners", terms.MAX_PARTIES, terms.NAME)),
+        members.text("path", terms.TEXT),
+        members.text("prefix", terms.PREFIX),
         data,
     )
 
@@ -393,9 +265,9 @@ def _input(members: Members) -> Input:
 def _output(members: Members) -> Output:
     members.only("recipients", "path", "max_size", "votes", "voters")
     return Output(
-        tuple(members.texts("recipients", checks.MAX_PARTIES, checks.NAME)),
-        members.text("path", checks.TEXT),
+        tuple(members.texts("recipients", terms.MAX_PARTIES, terms.NAME)),
+        members.text("path", terms.TEXT),
         members.integer("max_size", 1, MAX_OUTPUT_SIZE),
-        members.integer("votes", 0, checks.MAX_PARTIES),
-        tuple(members.texts("voters", checks.MAX_PARTIES, checks.NAME)),
+        members.integer("votes", 0, terms.MAX_PARTIES),
+        tuple(members.texts("voters", terms.MAX_PARTIES, terms.NAME)),
     )

@@ -19,20 +19,9 @@ from typing import Any, Final
 
 from sealfs.attestation.canonical import Members
 from sealfs.attestation.policy import Policy
-from sealfs.contracts import checks
-from sealfs.contracts.contract import (
-    ID_SIZE,
-    MAX_OUTPUT_SIZE,
-    MAX_RUNS,
-    NETWORKS,
-    STDOUTS,
-    Contract,
-    Function,
-    Input,
-    Output,
-    Party,
-    SealedData,
-)
+from sealfs.contracts import terms
+from sealfs.contracts.contract import ID_SIZE, MAX_OUTPUT_SIZE, MAX_RUNS, NETWORKS, STDOUTS, Contract
+from sealfs.contracts.terms import Function, Input, Output, Party, SealedData
 from sealfs.errors import DocumentError, LocalIOError, UsageError
 from sealfs.keys import RECIPIENT_PREFIX, SIGNER_PREFIX, Recipient, Signer
 
@@ -77,9 +66,9 @@ def read_draft(path: Path, find_data: FindData, now: datetime, task: str | None 
     end = _time(document, "expires", now) if "expires" in members else None
     return Contract(
         id=task or new_id(),
-        title=members.text("title", checks.WORDS),
-        creator=members.text("creator", checks.NAME),
-        operator=members.text("operator", checks.NAME),
+        title=members.text("title", terms.WORDS),
+        creator=members.text("creator", terms.NAME),
+        operator=members.text("operator", terms.NAME),
         parties={name: _party(entry, path.parent) for name, entry in _named(members, "parties")},
         function=_function(members.object("function"), path.parent),
         inputs={name: _input(entry, find_data) for name, entry in _named(members, "inputs")},
@@ -133,7 +122,7 @@ def _optional(members: Members, name: str, pattern: str) -> str | None:
 
 def _party(members: Members, folder: Path) -> Party:
     members.only("keys", "broker")
-    file = folder / members.text("keys", checks.TEXT)
+    file = folder / members.text("keys", terms.TEXT)
     lines = _read(file, _MAX_SIZE).decode("ascii", "replace").splitlines()
     signer = next((line for line in lines if line.startswith(SIGNER_PREFIX)), None)
     recipient = next((line for line in lines if line.startswith(RECIPIENT_PREFIX)), None)
@@ -142,23 +131,23 @@ def _party(members: Members, folder: Path) -> Party:
     return Party(
         Signer.parse(signer),
         Recipient.parse(recipient) if recipient else None,
-        _optional(members, "broker", checks.URL),
+        _optional(members, "broker", terms.URL),
     )
 
 
 def _function(members: Members, folder: Path) -> Function:
     members.only("name", "owner", "public", "executor", "script", "code", "arguments", "environment")
-    script, code = members.text("script", checks.TEXT), _optional(members, "code", checks.NAME)
+    script, code = members.text("script", terms.TEXT), _optional(members, "code", terms.NAME)
     environment = members.object("environment") if "environment" in members else None
     return Function(
-        name=members.text("name", checks.WORDS),
-        owner=members.text("owner", checks.NAME),
+        name=members.text("name", terms.WORDS),
+        owner=members.text("owner", terms.NAME),
         public=members.boolean("public") if "public" in members else False,
         executor=members.text("executor", r"[a-z0-9_-]{1,40}") if "executor" in members else "native",
         script=script,
         code=code,
         sha256=None if code else hashlib.sha256(_read(folder / script, _MAX_SCRIPT)).hexdigest(),
-        arguments=tuple(members.texts("arguments", checks.MAX_ARGUMENTS)) if "arguments" in members else (),
+        arguments=tuple(members.texts("arguments", terms.MAX_ARGUMENTS)) if "arguments" in members else (),
         environment={name: environment.text(name) for name in environment} if environment else {},
     )
 
@@ -166,26 +155,26 @@ def _function(members: Members, folder: Path) -> Function:
 def _input(members: Members, find_data: FindData) -> Input:
     members.only("owners", "path", "prefix", "data")
     return Input(
-        tuple(members.texts("owners", checks.MAX_PARTIES, checks.NAME)),
-        members.text("path", checks.TEXT),
-        members.text("prefix", checks.PREFIX) if "prefix" in members else "",
-        find_data(members.text("data", checks.TEXT)) if "data" in members else None,
+        tuple(members.texts("owners", terms.MAX_PARTIES, terms.NAME)),
+        members.text("path", terms.TEXT),
+        members.text("prefix", terms.PREFIX) if "prefix" in members else "",
+        find_data(members.text("data", terms.TEXT)) if "data" in members else None,
     )
 
 
 def _output(members: Members) -> Output:
     members.only("recipients", "path", "max_size", "votes", "voters")
     return Output(
-        tuple(members.texts("recipients", checks.MAX_PARTIES, checks.NAME)),
-        members.text("path", checks.TEXT),
+        tuple(members.texts("recipients", terms.MAX_PARTIES, terms.NAME)),
+        members.text("path", terms.TEXT),
         members.integer("max_size", 1, MAX_OUTPUT_SIZE),
-        members.integer("votes", 0, checks.MAX_PARTIES) if "votes" in members else 0,
-        tuple(members.texts("voters", checks.MAX_PARTIES, checks.NAME)) if "voters" in members else (),
+        members.integer("votes", 0, terms.MAX_PARTIES) if "votes" in members else 0,
+        tuple(members.texts("voters", terms.MAX_PARTIES, terms.NAME)) if "voters" in members else (),
     )
 
 
 def _policy(members: Members, document: dict[str, Any], folder: Path) -> Policy:
     """A table of its own, or the name of a policy file."""
     if isinstance(document.get("policy"), str):
-        return Policy.parse(_read(folder / members.text("policy", checks.TEXT), _MAX_SIZE))
+        return Policy.parse(_read(folder / members.text("policy", terms.TEXT), _MAX_SIZE))
     return Policy.from_json(document.get("policy"))

@@ -21,9 +21,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sealfs.attestation.canonical import Members, canonical, parse_json
-from sealfs.contracts import checks
 from sealfs.contracts.approval import RUN_ID_SIZE
-from sealfs.contracts.contract import Contract, Output
+from sealfs.contracts.contract import Contract
+from sealfs.contracts.terms import MAX_PARTIES, NAME, Output
 from sealfs.dsse import DsseError, Envelope, read_envelope
 from sealfs.errors import ContractError, KeyAccessError, TrustError
 from sealfs.keys import Identity, Signer, parse_identity
@@ -108,8 +108,8 @@ class Lock:
         found = cls(
             members.hexadecimal("contract", 32).hex(),
             members.hexadecimal("run", RUN_ID_SIZE).hex(),
-            members.text("output", checks.NAME),
-            members.integer("votes", 1, checks.MAX_PARTIES),
+            members.text("output", NAME),
+            members.integer("votes", 1, MAX_PARTIES),
             _wrapped(members.object("shares")),
             _wrapped(members.object("identity")),
         )

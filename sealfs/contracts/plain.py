@@ -17,7 +17,8 @@ from typing import Any
 from rich.filesize import decimal
 
 from sealfs.attestation.levels import Level
-from sealfs.contracts.contract import Contract, Output, shown_time
+from sealfs.contracts.contract import Contract, shown_time
+from sealfs.contracts.terms import Output
 from sealfs.terminal import escaped
 
 _NETWORK = {

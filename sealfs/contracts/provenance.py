@@ -22,9 +22,10 @@ from sealfs.attestation.binding import RuntimeData
 from sealfs.attestation.canonical import Members, canonical, parse_json
 from sealfs.attestation.evidence import Evidence
 from sealfs.attestation.levels import Level
-from sealfs.contracts import checks
+from sealfs.contracts import terms
 from sealfs.contracts.approval import RUN_ID_SIZE
-from sealfs.contracts.contract import ID_SIZE, MAX_VERSION, Contract, SealedData, parse_time, shown_time
+from sealfs.contracts.contract import ID_SIZE, MAX_VERSION, Contract, parse_time, shown_time
+from sealfs.contracts.terms import SealedData
 from sealfs.dsse import DsseError, Envelope, read_envelope
 from sealfs.errors import DocumentError, TrustError, UsageError
 from sealfs.keys import Identity, Signer
@@ -35,7 +36,7 @@ PREDICATE_TYPE: Final = "https://slsa.dev/provenance/v1"
 BUILD_TYPE: Final = "urn:sealfs:contract-run:1"
 MAX_SIZE: Final = 2 << 20  # bytes; evidence with its collateral has some 20 KiB, one for each broker
 _MAX_DEPTH: Final = 12
-_MAX_EXHIBITS: Final = checks.MAX_PARTIES
+_MAX_EXHIBITS: Final = terms.MAX_PARTIES
 _MAX_EVIDENCE: Final = 256 << 10
 
 
@@ -208,8 +209,8 @@ class Provenance:
         definition.text("buildType", BUILD_TYPE)
         asked, internal = definition.object("externalParameters"), definition.object("internalParameters")
         dependencies = {
-            entry.text("name", r"script|input/" + checks.NAME): entry
-            for entry in definition.objects("resolvedDependencies", checks.MAX_INPUTS + 1)
+            entry.text("name", r"script|input/" + terms.NAME): entry
+            for entry in definition.objects("resolvedDependencies", terms.MAX_INPUTS + 1)
         }
         metadata, builder = details.object("metadata"), details.object("builder")
         tee, _, measurement = (
@@ -218,7 +219,7 @@ class Provenance:
         if not subjects or "script" not in dependencies:
             raise DocumentError("the provenance has no subject, or no script")
         script = dependencies.pop("script").object("digest").hexadecimal("sha256", 32).hex()
-        output = asked.text("output", checks.NAME)
+        output = asked.text("output", terms.NAME)
         subjects[0].text("name", output.replace(".", r"\."))
         try:
             signer = Signer.parse(builder.object("version").text("signer", r"[!-~]{1,200}"))
@@ -277,7 +278,7 @@ def _resource(members: Members) -> SealedData:
         notes.hexadecimal("dataset", 16).hex(),
         notes.integer("version", 1, MAX_VERSION),
         members.object("digest").hexadecimal("sha256", 32).hex(),
-        members.text("uri", checks.URL),
+        members.text("uri", terms.URL),
     )
 
 

@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from sealfs.attestation.canonical import Members, canonical, parse_json
-from sealfs.contracts import approval, checks
+from sealfs.contracts import approval, terms
 from sealfs.contracts.approval import RUN_ID_SIZE, Action, Signed, Statement
 from sealfs.contracts.contract import MAX_SIZE as MAX_CONTRACT_SIZE
 from sealfs.contracts.contract import Contract, shown_time
@@ -312,7 +312,7 @@ class Task:
         members = Members(document, what).only("format", "contract", "statements")
         if members.text("format", r"[ -~]{1,80}") != FORMAT:
             raise DocumentError("that is no task of a kind that this sealfs knows", "upgrade sealfs")
-        statements = members.array("statements", MAX_STATEMENTS + len(approval.FINAL) * checks.MAX_PARTIES)
+        statements = members.array("statements", MAX_STATEMENTS + len(approval.FINAL) * terms.MAX_PARTIES)
         if len(canonical(members.value("contract"))) > MAX_CONTRACT_SIZE:
             raise DocumentError("the task's contract is too big")
         contract = Contract.from_json(members.value("contract"))

@@ -18,7 +18,8 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
-from sealfs.contracts.contract import Contract, Input, SealedData
+from sealfs.contracts.contract import Contract
+from sealfs.contracts.terms import Input, SealedData
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.trust import TrustStore

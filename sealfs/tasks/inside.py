@@ -30,10 +30,11 @@ from threading import TIMEOUT_MAX
 
 from sealfs.attestation.sample import SampleProvider
 from sealfs.contracts.approval import RUN_ID_SIZE
-from sealfs.contracts.contract import Contract, SealedData
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.lock import Lock, is_locked
 from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import MAX_SIZE, Task
+from sealfs.contracts.terms import SealedData
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.enclave.attach import INTEGRITY_EXIT, is_preloaded

@@ -22,12 +22,13 @@ from urllib.parse import unquote
 
 from sealfs.ciphertext import fetch, how_to_open
 from sealfs.contracts.approval import Action, ResultAt
-from sealfs.contracts.contract import Contract, SealedData
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.files import change_task, load_task
 from sealfs.contracts.lock import MAX_SIZE as MAX_LOCK
 from sealfs.contracts.provenance import MAX_SIZE as MAX_PROVENANCE
 from sealfs.contracts.provenance import Provenance
 from sealfs.contracts.task import Task
+from sealfs.contracts.terms import SealedData
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import HEAD
 from sealfs.dataset.trust import TrustStore

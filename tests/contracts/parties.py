@@ -9,8 +9,9 @@ from typing import Any
 
 from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
-from sealfs.contracts.contract import Contract, Function, Input, Output, Party, SealedData
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.task import Task
+from sealfs.contracts.terms import Function, Input, Output, Party, SealedData
 from sealfs.keys import Identity
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)

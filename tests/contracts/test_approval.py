@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from contracts.parties import LATER, NOW, approved, contract, identity
 from sealfs.contracts import approval
 from sealfs.contracts.approval import Action, Signed, Statement
-from sealfs.contracts.contract import Contract, Output
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.task import State, Task
+from sealfs.contracts.terms import Output
 from sealfs.dataset.snapshot import PAYLOAD_TYPE as SNAPSHOT_TYPE
 from sealfs.dsse import Envelope
 from sealfs.errors import ContractError, DocumentError, TrustError

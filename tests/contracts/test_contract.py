@@ -15,7 +15,8 @@ import rfc8785
 from contracts.parties import LATER, NOW, contract, data, identity
 from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
-from sealfs.contracts.contract import Contract, Input, Output, Party
+from sealfs.contracts.contract import Contract
+from sealfs.contracts.terms import Input, Output, Party
 from sealfs.errors import ContractError, DocumentError
 
 BROKERS_KEY = "sha256:" + "0" * 64

@@ -12,7 +12,8 @@ from contracts.parties import NAMES, contract, data
 from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
 from sealfs.contracts import plain
-from sealfs.contracts.contract import Contract, Input, Output
+from sealfs.contracts.contract import Contract
+from sealfs.contracts.terms import Input, Output
 
 ENCLAVE = Policy(Level.L5, measurements={"sgx": frozenset({"ab" * 32})}, advisories=frozenset({"INTEL-SA-00615"}))
 

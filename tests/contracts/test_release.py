@@ -25,11 +25,12 @@ from sealfs.broker.client import BrokerClient, Released
 from sealfs.broker.exchange import bring, exchange, fetch
 from sealfs.broker.transport import Answer, Connection
 from sealfs.cli.task_run import sync
-from sealfs.contracts.contract import Contract, Input, Party
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.files import save_new_task
 from sealfs.contracts.provenance import Exhibit
 from sealfs.contracts.shares import combine, split
 from sealfs.contracts.task import State, Task
+from sealfs.contracts.terms import Input, Party
 from sealfs.contracts.vouching import vouch
 from sealfs.errors import BrokerError, ContractError, KeyAccessError, KeyRefusedError, TrustError, UsageError
 from sealfs.keys import Identity

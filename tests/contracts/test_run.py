@@ -19,9 +19,10 @@ from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
 from sealfs.attestation.verify import Verifier
 from sealfs.cli.task_run import _pull
-from sealfs.contracts.contract import Contract, Input, Output
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.files import load_task, save_new_task
 from sealfs.contracts.task import State, Task
+from sealfs.contracts.terms import Input, Output
 from sealfs.contracts.vouching import vouch
 from sealfs.enclave.attach import INTEGRITY_EXIT, LIBRARY
 from sealfs.errors import (

@@ -12,7 +12,7 @@ import pytest
 
 from contracts.test_run import FILES_A, FILES_B, Operator, operator
 from contracts.world import World, three_brokers
-from sealfs.contracts.contract import Input
+from sealfs.contracts.terms import Input
 from sealfs.enclave.attach import INTEGRITY_EXIT
 from sealfs.errors import UsageError
 

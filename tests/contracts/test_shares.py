@@ -11,7 +11,7 @@ from commands import InProcess
 from contracts.test_release import RUN
 from contracts.world import World, three_brokers
 from sealfs.attestation.sample import SampleProvider
-from sealfs.contracts.contract import Input, SealedData
+from sealfs.contracts.terms import Input, SealedData
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import KeyRefusedError

@@ -13,9 +13,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from contracts.parties import LATER, NAMES, NOW, approved, contract, data, identity
 from sealfs.contracts.approval import Action
-from sealfs.contracts.contract import Input
 from sealfs.contracts.draft import assigned
 from sealfs.contracts.task import State, Task
+from sealfs.contracts.terms import Input
 from sealfs.errors import ContractError
 
 PARTIES = st.sampled_from(NAMES)

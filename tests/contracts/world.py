@@ -18,9 +18,10 @@ from sealfs.attestation.policy import Policy
 from sealfs.attestation.verdict import RegisteredManifest
 from sealfs.broker.exchange import bring, exchange
 from sealfs.broker.home import create, open_home
-from sealfs.contracts.contract import Contract, Function, Input, Output, Party, SealedData
+from sealfs.contracts.contract import Contract
 from sealfs.contracts.shares import split
 from sealfs.contracts.task import Task
+from sealfs.contracts.terms import Function, Input, Output, Party, SealedData
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.push import Push, PushOptions
