@@ -12,10 +12,8 @@ Threading: a run belongs to the main thread, where signals arrive; a thread watc
 from __future__ import annotations
 
 import os
-import select
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -32,7 +30,7 @@ from sealfs.errors import ExecutorError, SealfsError
 from sealfs.executors.base import Executor, Job
 from sealfs.executors.launcher import SECRETS_FD
 from sealfs.keys import Recipient
-from sealfs.mount.child import MountChild
+from sealfs.mount.child import MountChild, watched
 from sealfs.opening import CacheSettings, OpenView
 from sealfs.placement import DataMount, Output
 from sealfs.relay import results_folder
@@ -41,7 +39,6 @@ from sealfs.workload import Workload, signals_sent_to
 
 CIPHERTEXT = "ciphertext"  # folder, below the enclave's, at which an enclave finds the datasets' objects
 RESULTS = "results"  # and where it puts the objects of its results
-_POLL = 0.1  # seconds
 
 OpenDataset = Callable[[DataMount], Dataset]
 
@@ -96,8 +93,9 @@ class Run:
             sealing = stack.enter_context(self._sealing()) if self._seals_here else None
             relay = stack.enter_context(self._relaying(job)) if self._executor.is_enclave else None
             self._workload = workload = stack.enter_context(self._prepared(job))
-            with self._watching(mounts):
+            with watched(mounts, self._on_damage) as look:
                 code = workload.run(lambda: self._damage is not None)
+                look()  # a workload that swallowed the error is caught here
             if relay is not None:
                 relay()  # whatever has happened: what an enclave has sealed, it has vouched for
             if self._damage is None and code != INTEGRITY_EXIT:
@@ -219,35 +217,10 @@ class Run:
             raise
         return code
 
-    @contextmanager
-    def _watching(self, mounts: list[MountChild]) -> Iterator[None]:
-        """Kill the workload as soon as a mount is damaged or gone."""
-        over = threading.Event()
-
-        def check(timeout: float) -> None:
-            for mount in select.select(mounts, [], [], timeout)[0]:
-                try:
-                    mount.check()
-                except SealfsError as error:
-                    self._damage = self._damage or error
-                    if self._workload is not None:
-                        self._workload.kill()
-
-        def watch() -> None:
-            while not over.is_set() and self._damage is None:
-                check(_POLL)
-
-        thread = threading.Thread(target=watch, name="sealfs-watch")
-        if mounts:
-            thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            if mounts:
-                thread.join()
-        if mounts and self._damage is None:
-            check(0)  # a mount says so before its reads fail: a workload that swallowed the error is caught here
+    def _on_damage(self, error: SealfsError) -> None:
+        self._damage = error
+        if self._workload is not None:
+            self._workload.kill()
 
     def _on_signal(self, number: int) -> None:
         if self._workload is None or not self._workload.signal(number):

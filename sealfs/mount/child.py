@@ -3,7 +3,8 @@
 Each mount has an interpreter of its own, so that they do not wait for one another. The kernel ends a child whose
 parent is gone, and a child that ends unmounts: whatever happens, no mount outlives the run that it belongs to.
 
-Threading: the constructor forks, so the parent must not have started threads yet. The rest is one thread's.
+Threading: the constructor forks, so the parent must not have started threads yet. The rest is
+one thread's; what `watched` yields may be called by any.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from sealfs import errors
@@ -28,6 +30,7 @@ from sealfs.vfs import View
 
 _PR_SET_PDEATHSIG = 1
 _MAX_MESSAGE = 1 << 16
+_POLL = 0.1  # seconds
 
 OpenDataset = Callable[[], tuple[Dataset, OpenView]]
 
@@ -102,6 +105,46 @@ class MountChild:
             raise MountError(f"the process that serves {self._mountpoint} has ended", "look at what it said above")
         *lines, self._said = (self._said + data).split(b"\n")
         return [json.loads(line) for line in lines]
+
+
+@contextlib.contextmanager
+def watched(mounts: Sequence[MountChild], on_damage: Callable[[SealfsError], None]) -> Iterator[Callable[[], None]]:
+    """Look after mounts, in a thread, for the length of the block.
+
+    Args:
+        mounts: Ready.
+        on_damage: Told, once, when data does not authenticate, or a mount is gone; by whichever thread sees it.
+
+    Yields:
+        What looks at once: a mount says so before its reads fail, so that who has swallowed the error is caught.
+    """
+    over, one_at_a_time, told = threading.Event(), threading.Lock(), False
+
+    def look(timeout: float = 0) -> None:
+        nonlocal told
+        for mount in select.select(mounts, [], [], timeout)[0]:
+            with one_at_a_time:
+                if told:
+                    return
+                try:
+                    mount.check()
+                except SealfsError as error:
+                    told = True
+                    on_damage(error)
+
+    def watch() -> None:
+        while not over.is_set() and not told:
+            look(_POLL)
+
+    thread = threading.Thread(target=watch, name="sealfs-watch", daemon=True)
+    if mounts:
+        thread.start()
+    try:
+        yield look
+    finally:
+        over.set()
+        if mounts:
+            thread.join()
 
 
 def _raise(message: dict[str, str]) -> NoReturn:

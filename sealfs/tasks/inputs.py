@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import select
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -25,11 +23,10 @@ from sealfs.dataset.keyring import DatasetKeys
 from sealfs.dataset.trust import TrustStore
 from sealfs.dataset.union import Member
 from sealfs.enclave.attach import attach, attach_union, objects_folder
-from sealfs.errors import ContractError, IntegrityError, SealfsError
+from sealfs.errors import ContractError, IntegrityError
 from sealfs.opening import CacheSettings, OpenView, open_union_view
 from sealfs.store.local import LocalStore
 
-_POLL = 0.1  # seconds
 _Opened = tuple[str, Sequence[Dataset], Sequence[Member]]
 
 
@@ -81,12 +78,12 @@ def mounted_inputs(
         folders: Input to the folder with its ciphertext, from the host.
         keys: Input to what opens it.
         state: A private folder.
-        on_damage: Called by a thread, at least once, when data does not authenticate, or a mount is gone.
+        on_damage: Called by a thread, once, when data does not authenticate, or a mount is gone.
 
     Yields:
         What calls `on_damage` if there has been damage so far: to be asked before anything leaves.
     """
-    from sealfs.mount.child import MountChild  # noqa: PLC0415 - not in enclaves
+    from sealfs.mount.child import MountChild, watched  # noqa: PLC0415 - not in enclaves
 
     with ExitStack() as stack:
         mounts = [
@@ -95,27 +92,7 @@ def mounted_inputs(
         ]
         for mount in mounts:
             mount.wait_until_ready()
-
-        def check(timeout: float = 0) -> None:
-            for mount in select.select(mounts, [], [], timeout)[0]:
-                try:
-                    mount.check()
-                except SealfsError:
-                    on_damage()
-
-        over = threading.Event()
-
-        def watch() -> None:
-            while not over.is_set():
-                check(_POLL)
-
-        thread = threading.Thread(target=watch, name="sealfs-watch", daemon=True)
-        thread.start()
-        try:
-            yield check
-        finally:
-            over.set()
-            thread.join()
+        yield stack.enter_context(watched(mounts, lambda error: on_damage()))
 
 
 def _in_child(state: Path, datasets: Sequence[Dataset], members: Sequence[Member]) -> tuple[Dataset, OpenView]:
