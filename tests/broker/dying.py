@@ -25,7 +25,7 @@ class Nothing:
     """Intel says nothing."""
 
     def checked(self, quote: bytes, at: object, check: object) -> Any:
-        raise NotImplementedError
+        raise AssertionError("no quote is shown in this test, so nobody asks about one")
 
 
 def die() -> None:

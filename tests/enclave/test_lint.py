@@ -66,7 +66,7 @@ def test_nothing_to_say_about_a_clean_one() -> None:
         ("sgx.debug = true", "sgx.debug"),
         ('sgx.profile.enable = "all"', "sgx.profile.enable"),
         ('sgx.file_check_policy = "allow_all_but_log"', "sgx.file_check_policy"),
-        ('sgx.allowed_files = ["file:/home/results/"]', "file:/home/results/"),
+        ('sgx.allowed_files = ["file:/srv/results/"]', "file:/srv/results/"),
         ('loader.log_file = "log"', "loader.log_file"),
     ],
 )

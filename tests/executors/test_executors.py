@@ -30,7 +30,7 @@ from sealfs.placement import DataMount, Output
 ENCLAVES = ("gramine-direct", "gramine-sgx", "occlum", "scone")
 FILES = (
     "/etc/ssl/openssl.cnf",
-    "/home/me/project/train.py",
+    "/srv/me/project/train.py",
     "/opt/venv/bin/python",
     "/opt/venv/lib/python3.11/site-packages/paddle/libpaddle.so",
     '/opt/venv/lib/quoted "name" ä',
@@ -62,7 +62,7 @@ def job(tmp_path: Path, recipient: str, signer: Signer) -> Job:
         python="/opt/venv/bin/python",
         python_path="",
         library_path="/opt/python/lib",
-        start_dir="/home/me/project",
+        start_dir="/srv/me/project",
         threads=4,
         enclave_size="16G",
     )
@@ -237,7 +237,7 @@ def test_gramine_manifest_lets_nothing_else_in(job: Job) -> None:
     ]
     kinds = {mount["path"]: mount.get("type", "chroot") for mount in made["fs"]["mounts"]}
     memory = dict.fromkeys(["/data", "/more", "/out", "/tmp"], "tmpfs")
-    host = ["/lib", "/etc/ssl", "/home/me", "/opt/venv", "/usr/lib", "/ciphertext/0", "/ciphertext/1", "/results"]
+    host = ["/lib", "/etc/ssl", "/srv/me", "/opt/venv", "/usr/lib", "/ciphertext/0", "/ciphertext/1", "/results"]
     assert kinds == memory | dict.fromkeys(host, "chroot")
     assert made["fs"]["root"]["type"] == "tmpfs"
     environment = made["loader"]["env"]
