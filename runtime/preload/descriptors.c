@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "real.h"
 #include "report.h"
 #include "shared.h"
@@ -247,22 +248,14 @@ int64_t descriptor_seek(int number, const struct descriptor *descriptor, int64_t
 }
 
 int descriptor_new(const struct descriptor *descriptor, int flags) {
-    int number = shared_open(descriptor, flags, remember_shared);
+    int number = descriptor->kind == DESCRIPTOR_FILE
+                     ? shared_open(descriptor->at, descriptor->entry, flags, remember_shared)
+                     : -1;
 
     if (number >= 0)
         return number;
     number = open_placeholder(flags);
-
     return number < 0 ? -1 : remember(number, descriptor);
-}
-
-uint64_t descriptor_size(const struct descriptor *descriptor) {
-    struct stat status;
-    int error = sealfs_stat(descriptor->at->core, descriptor->entry, &status);
-
-    if (error != 0)
-        stop_damaged(descriptor->at, error);
-    return (uint64_t)status.st_size;
 }
 
 static int copy_out(struct attachment *at, uint32_t entry, int file) {

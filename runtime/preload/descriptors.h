@@ -52,9 +52,6 @@ int descriptor_materialise(struct attachment *at, uint32_t entry, int flags);
 /* Decrypts the whole file into an empty one that is open for writing. Returns 0, or -1; damage as above. */
 int descriptor_copy(struct attachment *at, uint32_t entry, int file);
 
-/* The size of the file behind a descriptor. */
-uint64_t descriptor_size(const struct descriptor *descriptor);
-
 /* Writes a table of the sealed descriptors that are open, to be inherited by an exec'd child. Returns its
  * descriptor (not close-on-exec), -1 if there are none, -2 with errno set on failure. Safe in a vfork child. */
 int descriptors_table(void);

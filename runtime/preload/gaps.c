@@ -13,7 +13,6 @@
 #include <sys/stat.h>
 
 #include "real.h"
-#include "semaphores.h"
 
 #define MOST_GAPS 256
 

@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "descriptors.h"
 #include "reads.h"
 #include "real.h"
@@ -93,7 +94,7 @@ HOOK int ioctl(int number, unsigned long request, ...) {
     va_end(arguments);
     if (request != FIONREAD || !sealed_file(number, &descriptor))
         return REAL(ioctl)(number, request, argument);
-    off_t here = descriptor_seek(number, &descriptor, 0, SEEK_CUR), left = (off_t)descriptor_size(&descriptor) - here;
+    off_t here = descriptor_seek(number, &descriptor, 0, SEEK_CUR), left = (off_t)sealed_size(descriptor.at, descriptor.entry) - here;
     if (here < 0)
         return -1;
     *(int *)argument = (int)left;

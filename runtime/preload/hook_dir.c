@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "opens.h"
 #include "place.h"
 #include "reads.h"

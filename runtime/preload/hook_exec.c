@@ -16,7 +16,9 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "descriptors.h"
+#include "inherit.h"
 #include "opens.h"
 #include "place.h"
 #include "real.h"
@@ -89,7 +91,7 @@ static int prepare(struct child *child, char *const *given, char **out) {
     if (child->table == -2 || dladdr((void *)prepare, &self) == 0)
         return -1;
     memcpy(child->variable, runtime, sizeof runtime);
-    if (runtime_variable(child->variable + sizeof runtime - 1, child->table) != 0)
+    if (inherit_variable(child->variable + sizeof runtime - 1, child->table) != 0)
         return -1;
     for (; given != NULL && *given != NULL; given++)
         if (is_variable(*given, "LD_PRELOAD"))

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "mappings.h"
 #include "reads.h"
 #include "real.h"
@@ -149,7 +150,7 @@ static int fill_map(const struct descriptor *descriptor, uint8_t *map, size_t si
 static void *map_sealed(const struct descriptor *descriptor, void *address, size_t size, int protection, int flags,
                         off_t offset) {
     int type = flags & TYPE_MASK;
-    uint64_t length = descriptor_size(descriptor);
+    uint64_t length = sealed_size(descriptor->at, descriptor->entry);
 
     if (descriptor->kind == DESCRIPTOR_PATH)
         return refuse_map(EBADF);

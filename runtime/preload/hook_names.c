@@ -7,7 +7,10 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "cwd.h"
+#include "damage.h"
 #include "descriptors.h"
+#include "inherit.h"
 #include "place.h"
 #include "real.h"
 #include "report.h"
@@ -155,15 +158,17 @@ static int change_sealed(struct attachment *at, uint32_t entry) {
         return fail(EACCES);
     if (REAL(chdir)(at->mount) != 0)
         return -1;
-    set_sealed_cwd(at, entry);
+    if (set_sealed_cwd(at, entry))
+        inherit_publish();
     return 0;
 }
 
 static void note_real_cwd(void) {
     struct stat here;
 
-    if (anything_attached())
-        set_sealed_cwd(REAL(stat)(".", &here) == 0 ? attachment_at(&here) : NULL, SEALFS_ROOT);
+    if (anything_attached() &&
+        set_sealed_cwd(REAL(stat)(".", &here) == 0 ? attachment_at(&here) : NULL, SEALFS_ROOT))
+        inherit_publish();
 }
 
 HOOK int chdir(const char *path) {

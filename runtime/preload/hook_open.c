@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "opens.h"
 #include "place.h"
 #include "real.h"

@@ -11,7 +11,6 @@
 #include "reads.h"
 #include "real.h"
 #include "report.h"
-#include "semaphores.h"
 
 #define MAX_POLLED 4096 /* descriptors that a process can have in our manifest */
 #define READY (POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM)

@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "descriptors.h"
 #include "reads.h"
 #include "real.h"
@@ -44,7 +45,7 @@ ssize_t read_sealed_at(const struct descriptor *descriptor, void *out, size_t si
 }
 
 int64_t take_range(int number, const struct descriptor *descriptor, size_t *size) {
-    uint64_t length = descriptor_size(descriptor);
+    uint64_t length = sealed_size(descriptor->at, descriptor->entry);
 
     if (*size > KERNEL_MAX_READ)
         *size = KERNEL_MAX_READ;
@@ -78,7 +79,7 @@ ssize_t read_sealed(int number, const struct descriptor *descriptor, void *out, 
 }
 
 off_t seek_sealed(int number, const struct descriptor *descriptor, off_t offset, int whence) {
-    off_t length = (off_t)descriptor_size(descriptor), target;
+    off_t length = (off_t)sealed_size(descriptor->at, descriptor->entry), target;
 
     if (descriptor->kind == DESCRIPTOR_PATH)
         return fail(EBADF);

@@ -49,21 +49,6 @@ static struct semaphore table[MAX_SEMAPHORES]; /* a sem_t * that points in here 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static char published[PUBLISHED_SIZE]; /* part of the environment once it is not empty */
 
-bool shares_memory(void) {
-    static _Atomic int answer; /* 0: not asked yet */
-    int known = atomic_load(&answer);
-
-    if (known == 0) {
-        int error = errno, file = memfd_create("sealfs-probe", MFD_CLOEXEC);
-        known = file < 0 && errno == ENOSYS ? 2 : 1;
-        if (file >= 0)
-            REAL(close)(file);
-        errno = error;
-        atomic_store(&answer, known);
-    }
-    return known == 1;
-}
-
 static struct semaphore *ours(sem_t *semaphore) {
     uintptr_t at = (uintptr_t)semaphore, first = (uintptr_t)table;
 

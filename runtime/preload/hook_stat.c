@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core.h"
+#include "damage.h"
 #include "descriptors.h"
 #include "place.h"
 #include "real.h"

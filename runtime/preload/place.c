@@ -8,6 +8,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "cwd.h"
 #include "descriptors.h"
 #include "real.h"
 #include "walk.h"

@@ -9,9 +9,11 @@
 #include <unistd.h>
 
 #include "core.h"
+#include "cwd.h"
 #include "descriptors.h"
 #include "family.h"
 #include "gaps.h"
+#include "inherit.h"
 #include "mappings.h"
 #include "real.h"
 #include "report.h"
@@ -58,7 +60,7 @@ __attribute__((constructor)) static void start(void) {
     report_initialise();
     note_process();
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-    attach_inherited();
+    inherit_attachments();
     semaphores_inherit();
     family_join();
     errno = error;
@@ -157,7 +159,7 @@ HOOK int sealfs_attach(const struct sealfs_options *options, char *message, size
         if (error != 0)
             refuse(message, message_size, error, text);
         else
-            state_publish();
+            inherit_publish();
         family_join();
     }
     pthread_mutex_unlock(&lock);

@@ -44,6 +44,9 @@ int private_next(int from);
 /* An unlinked file in memory, read-write, close-on-exec: a memfd, or where there is none a file in a tmpfs. */
 int memory_file(const char *name);
 
+/* Whether processes can share memory: Gramine's can't, and it shows in no better way than memfd_create's ENOSYS. */
+bool shares_memory(void);
+
 /* Writes all of it. Returns 0 or -1 with errno set. */
 int write_all(int descriptor, const void *bytes, size_t size);
 

@@ -2,12 +2,7 @@
 #ifndef SEALFS_SEMAPHORES_H
 #define SEALFS_SEMAPHORES_H
 
-#include <stdbool.h>
-
 #define SEMAPHORES_VARIABLE "SEALFS_SEMAPHORES"
-
-/* Whether processes can share memory: Gramine's can't, and it shows in no better way than memfd_create's ENOSYS. */
-bool shares_memory(void);
 
 /* Around fork: the table must be whole in the child. */
 void semaphores_before_fork(void);

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "real.h"
 
 #define SHOWN_FLAGS (O_DIRECTORY | O_NOFOLLOW | O_PATH | O_NOATIME | O_SYNC | O_DSYNC) /* fcntl(F_GETFL) shows them */
@@ -73,15 +74,14 @@ static const struct placeholder *placeholder_of(struct attachment *at, int (*rem
     return error == 0 ? &placeholders[at->number] : NULL;
 }
 
-int shared_open(const struct descriptor *descriptor, int flags, int (*remember)(int, struct attachment *)) {
+int shared_open(struct attachment *at, uint32_t entry, int flags, int (*remember)(int, struct attachment *)) {
     struct stat status;
 
-    if (atomic_load_explicit(&impossible, memory_order_relaxed) || descriptor->kind != DESCRIPTOR_FILE ||
-        (flags & SHOWN_FLAGS) != 0 || descriptor->entry > SHARED_MAX_ENTRY ||
-        descriptor_size(descriptor) > SHARED_MAX_FILE)
+    if (atomic_load_explicit(&impossible, memory_order_relaxed) || (flags & SHOWN_FLAGS) != 0 ||
+        entry > SHARED_MAX_ENTRY || sealed_size(at, entry) > SHARED_MAX_FILE)
         return -1;
     int folder = folder_of_numbers();
-    const struct placeholder *placeholder = folder < 0 ? NULL : placeholder_of(descriptor->at, remember);
+    const struct placeholder *placeholder = folder < 0 ? NULL : placeholder_of(at, remember);
     int number = placeholder == NULL
                      ? -1
                      : REAL(openat)(folder, placeholder->name, O_WRONLY | (flags & (O_CLOEXEC | O_NONBLOCK)));
@@ -93,7 +93,7 @@ int shared_open(const struct descriptor *descriptor, int flags, int (*remember)(
     /* somebody may have closed our numbers by raw system calls, and have other files there */
     if (REAL(fstat)(number, &status) == 0 && status.st_ino == placeholder->inode &&
         status.st_dev == placeholder->device &&
-        REAL(lseek)(number, (off_t)(place_of(descriptor->entry) << SHARED_OFFSET_BITS), SEEK_SET) > 0)
+        REAL(lseek)(number, (off_t)(place_of(entry) << SHARED_OFFSET_BITS), SEEK_SET) > 0)
         return number;
     REAL(close)(number);
     atomic_store(&impossible, true);

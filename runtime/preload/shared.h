@@ -15,7 +15,7 @@
 
 #include <stdbool.h>
 
-#include "descriptors.h"
+#include "attachments.h"
 
 #define SHARED_MODE 0200 /* write-only even for its owner, who has to open it again and again */
 #define SHARED_OFFSET_BITS 39
@@ -24,9 +24,9 @@
 #define SHARED_MAX_OFFSET (SHARED_MAX_FILE + ((uint64_t)1 << (SHARED_OFFSET_BITS - 2))) /* the rest is for reads at
                           the same time, each of which first moves the offset by as much as it wants */
 
-/* Opens the dataset's placeholder once more. Returns the lowest free number or -1, and then a placeholder of its own
+/* Opens the dataset's placeholder once more, for a regular file. Returns the lowest free number or -1, and then a placeholder of its own
  * is to be tried. `remember`: told the identity of a placeholder that has just been made. */
-int shared_open(const struct descriptor *descriptor, int flags, int (*remember)(int number, struct attachment *at));
+int shared_open(struct attachment *at, uint32_t entry, int flags, int (*remember)(int number, struct attachment *at));
 
 /* The entry and where its offset 0 is among the kernel's offsets. False: no entry is there. */
 bool shared_entry(int number, const struct attachment *at, uint32_t *entry, uint64_t *base);

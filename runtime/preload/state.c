@@ -9,9 +9,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#include "descriptors.h"
 #include "real.h"
-#include "report.h"
 
 #define STATE_ALIGNMENT 4096
 #define DEVICE_MINOR 0xF5EA0u /* an st_dev that no kernel gives out: its anonymous devices count from 0 */
@@ -28,7 +26,6 @@ struct state_header {
 };
 
 static const char magic[8] = {'S', 'E', 'A', 'L', 'R', 'T', 'S', '1'};
-static char published[sizeof RUNTIME_VARIABLE + 1 + RUNTIME_VARIABLE_SIZE];
 
 int state_write(const struct sealfs_options *options, const char *given, const struct stat *mount) {
     size_t keys = options->key_count * sizeof *options->keys;
@@ -204,86 +201,4 @@ int state_attach(int descriptor, char *message, size_t message_size) {
     };
     atomic_store_explicit(&attachment_count, number + 1, memory_order_release);
     return 0;
-}
-
-/* A state file that can be inherited: the one there is, or a copy where somebody has closed it. */
-static int inheritable_state(struct attachment *at) {
-    struct stat status;
-
-    if (REAL(fstat)(at->state_file, &status) == 0 && status.st_ino == at->state_inode) {
-        int flags = REAL(fcntl)(at->state_file, F_GETFD);
-        if (flags >= 0 && (flags & FD_CLOEXEC) == 0)
-            return at->state_file;
-    }
-    int copy = memory_file("sealfs");
-    if (copy < 0)
-        return -1;
-    if (REAL(ftruncate)(copy, (off_t)at->state_size) != 0 || write_all(copy, at->state, at->state_size) != 0) {
-        REAL(close)(copy);
-        return -1;
-    }
-    return private_keep(copy, true);
-}
-
-int state_numbers(char *value, size_t size) {
-    unsigned count = atomic_load(&attachment_count);
-    size_t length = 0;
-
-    for (unsigned i = 0; i < count; i++) {
-        int number = inheritable_state(&attachments[i]);
-        if (number < 0)
-            return -1;
-        length += (size_t)snprintf(value + length, size - length, i == 0 ? "%d" : ",%d", number);
-        if (length >= size)
-            return fail(E2BIG);
-    }
-    return 0;
-}
-
-int runtime_variable(char value[RUNTIME_VARIABLE_SIZE], int table) {
-    struct sealed_cwd cwd = get_sealed_cwd();
-    int length = snprintf(value, RUNTIME_VARIABLE_SIZE, "1:%d:%d:%u:", table, cwd.at != NULL ? (int)cwd.at->number : -1,
-                          cwd.entry);
-
-    return state_numbers(value + length, RUNTIME_VARIABLE_SIZE - (size_t)length);
-}
-
-void state_publish(void) {
-    static const char name[] = RUNTIME_VARIABLE "=";
-    char value[RUNTIME_VARIABLE_SIZE];
-
-    if (runtime_variable(value, -1) != 0)
-        return;
-    memcpy(published, name, sizeof name - 1);
-    memcpy(published + sizeof name - 1, value, strlen(value) + 1);
-    putenv(published); /* this buffer becomes part of the environment: later calls change it in place */
-}
-
-void attach_inherited(void) {
-    const char *value = getenv(RUNTIME_VARIABLE);
-    int table, cwd, used = 0;
-    unsigned entry;
-    char message[160] = "";
-
-    if (value == NULL || sscanf(value, "1:%d:%d:%u:%n", &table, &cwd, &entry, &used) < 3 || used == 0)
-        return;
-    for (const char *at = value + used; *at != '\0';) {
-        char *end;
-        long number = strtol(at, &end, 10);
-        if (end == at || number < 0 || number > INT32_MAX)
-            break;
-        int error = state_attach((int)number, message, sizeof message);
-        if (error != 0)
-            say("a dataset that the parent process has attached is not here: %s", message);
-        at = end + (*end == ',');
-    }
-    if (table >= 0)
-        descriptors_inherit(table);
-    struct stat here;
-    if (REAL(stat)(".", &here) == 0 && attachment_at(&here) != NULL) {
-        bool known = cwd >= 0 && cwd < (int)atomic_load(&attachment_count);
-        set_sealed_cwd(known ? &attachments[cwd] : attachment_at(&here), known ? entry : SEALFS_ROOT);
-    }
-    if (anything_attached())
-        state_publish();
 }

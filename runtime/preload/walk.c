@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "damage.h"
 #include "real.h"
 
 #define MAX_LINKS 40

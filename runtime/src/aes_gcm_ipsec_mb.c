@@ -28,7 +28,13 @@ static int initialise(void) {
 }
 
 bool aes_gcm_ipsec_mb_is_faster(void) {
-    return (imb_get_feature_flags() & IMB_CPUFLAGS_AVX512_T2) == IMB_CPUFLAGS_AVX512_T2;
+    uint64_t flags = imb_get_feature_flags();
+
+#if IMB_VERSION_NUM >= IMB_VERSION(1, 5, 0) /* on Xeons without AVX-512, of E cores */
+    if ((flags & IMB_CPUFLAGS_AVX2_T2) == IMB_CPUFLAGS_AVX2_T2)
+        return true;
+#endif
+    return (flags & IMB_CPUFLAGS_AVX512_T2) == IMB_CPUFLAGS_AVX512_T2;
 }
 
 static void *context_new(void) {

@@ -8,7 +8,6 @@ Threading: one thread.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from array import array
@@ -23,7 +22,6 @@ from sealfs.dataset.packer import SealedPack
 from sealfs.dataset.scan import Found, scan, shown
 from sealfs.errors import LocalIOError
 
-_HASH_STEP = 1 << 20
 Notice = Callable[[str, bytes], None]
 
 
@@ -230,7 +228,8 @@ class Comparison:
             return False
         if self._checksum:
             try:
-                return _digest(self._top, path, entry.size) == self._index.sha256(old)
+                with open_file(self._top, path) as file:
+                    return file.state.size == entry.size and file.sha256() == self._index.sha256(old)
             except ChangedWhileReadError:  # it has become shorter
                 return False
         return entry.mtime_ns == status.st_mtime_ns
@@ -243,12 +242,3 @@ class Comparison:
                     self.plan.removed += 1
                     self._notice("D", self._index.path(number))
 
-
-def _digest(top: bytes, path: bytes, size: int) -> bytes:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(min(size, _HASH_STEP)))
-    with open_file(top, path) as file:
-        for offset in range(0, size, _HASH_STEP):
-            step = buffer[: min(_HASH_STEP, size - offset)]
-            file.read_into(offset, step)
-            digest.update(step)
-    return digest.digest()

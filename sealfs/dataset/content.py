@@ -6,6 +6,7 @@ Threading: stateless.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 import time
@@ -18,6 +19,7 @@ from sealfs.errors import SourceFileError
 
 _MIN_SPARSE = 1 << 20  # smaller files are not worth asking for holes
 _SETTLED_NS = 100_000_000  # many ticks of the kernel's clock, and longer than a write of some megabytes
+_HASH_STEP = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,33 @@ class OpenFile:
         """Raise ChangedWhileReadError if the file is not what it was when it was opened."""
         if FileState.of(self.state.path, os.fstat(self.descriptor)) != self.state:
             raise ChangedWhileReadError
+
+    def check_moment(self, digest: bytes) -> None:
+        """Raise ChangedWhileReadError if what was read is not what the file was at one moment: now.
+
+        What reads the same before and after a moment was there at that moment, all of it (Afek et al., "Atomic
+        snapshots of shared memory", JACM 1993: the double collect). So a log to which lines are added all the time
+        can be sealed, and what is written through a mapping, which changes no time, is noticed.
+
+        Args:
+            digest: SHA-256 of what was read.
+        """
+        if os.fstat(self.descriptor).st_size != self.state.size or self.sha256() != digest:
+            raise ChangedWhileReadError
+
+    def sha256(self) -> bytes:
+        """Read the file's bytes and return their SHA-256.
+
+        Raises:
+            ChangedWhileReadError: The file has become shorter.
+        """
+        size = self.state.size
+        digest, buffer = hashlib.sha256(), memoryview(bytearray(min(size, _HASH_STEP)))
+        for offset in range(0, size, _HASH_STEP):
+            step = buffer[: min(_HASH_STEP, size - offset)]
+            self.read_into(offset, step)
+            digest.update(step)
+        return digest.digest()
 
     def runs(self) -> Iterator[Run]:
         """Yield the file's stretches in order; all of it is data where holes are not worth it or cannot be found.

@@ -48,6 +48,8 @@ class PushOptions:
         held: Paths of files that are not to be read: they stay as the newest snapshot has them, or out.
         message: Kept, sealed, in the snapshot.
         checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
+        live: Take files that are being written as they are at one moment; needs `checksum`. Otherwise a push waits
+            for them, and fails in the end.
         single_writer: The user's word that nobody else pushes.
         jobs: How many packs are sent at once.
         segment_length: For a new dataset, bytes.
@@ -61,6 +63,7 @@ class PushOptions:
     held: Collection[bytes] = ()
     message: str = ""
     checksum: bool = False
+    live: bool = False
     single_writer: bool = False
     jobs: int = DEFAULT_JOBS
     segment_length: int = DEFAULT_SEGMENT_LENGTH
@@ -264,6 +267,7 @@ class Push:
             sent=sent,
             progress=self._progress,
             jobs=options.jobs,
+            live=options.live,
         )
         sealer.seal(comparison.pending)
         self._progress.begin("publishing", 0)

@@ -1,7 +1,8 @@
 """Reads the files that a push has to send, and seals them into packs.
 
 Small files lie one after another in shared packs, in listing order; a file larger than a pack gets packs of its
-own. A file that changes while it is read is read again; one that never holds still ends the push.
+own. A file that changes while it is read is read again; one that never holds still ends the push. Whether it changed
+its times tell, in a folder at rest; in one that is being written, reading it twice.
 
 Threading: the caller's thread reads; the pack writer's workers seal and send.
 """
@@ -70,6 +71,7 @@ class FileSealer:
         sent: Called with each pack that has been sent and its pieces.
         progress: Told of the bytes read.
         jobs: How many packs are sent at once.
+        live: Whether the folder is being written, see `PushOptions.live`.
 
     Attributes:
         resumed: Bytes that an earlier push had sent.
@@ -87,6 +89,7 @@ class FileSealer:
         sent: Callable[[SealedPack, list[Piece]], None],
         progress: Progress,
         jobs: int,
+        live: bool,
     ) -> None:
         self._top = top
         self._store = store
@@ -95,6 +98,7 @@ class FileSealer:
         self._earlier = earlier
         self._sent = sent
         self._progress = progress
+        self._live = live
         self._writer: PackWriter[_Reading] = PackWriter(seal, self._pack_done, jobs)
         self._large: list[_Reading] = []
         self._new: set[str] = set()  # names of the packs that this push sent
@@ -122,7 +126,7 @@ class FileSealer:
         tries = waits = 0
         while tries < _READ_TRIES and waits < _WAITS:
             with open_file(self._top, path) as file:
-                if not file.has_settled():
+                if not self._live and not file.has_settled():
                     waits += 1
                     continue
                 tries, waits = tries + 1, 0
@@ -150,11 +154,12 @@ class FileSealer:
     def _read_small(self, reading: _Reading, file: OpenFile) -> None:
         state, number = file.state, reading.number
         if state.size == 0:
-            file.check_unchanged()
+            digest = hashlib.sha256().digest()
+            self._check(file, digest)
             self._set_status(number, file)
-            self._builder.set_content(number, [], hashlib.sha256().digest())
+            self._builder.set_content(number, [], digest)
             return
-        found = self._earlier.find(state, 0, state.size)
+        found = None if self._live else self._earlier.find(state, 0, state.size)
         if found is not None:
             pack, piece = found
             self.resumed += state.size
@@ -163,9 +168,17 @@ class FileSealer:
             return
         room = self._writer.room(state.size)[: state.size]
         file.read_into(0, room)
-        file.check_unchanged()
+        digest = hashlib.sha256(room).digest()
+        self._check(file, digest)
         self._set_status(number, file)
-        self._writer.add(reading, state, 0, state.size, hashlib.sha256(room).digest())
+        self._writer.add(reading, state, 0, state.size, digest)
+
+    def _check(self, file: OpenFile, digest: bytes) -> None:
+        """Make sure that what was read of a file is one state of it."""
+        if self._live:
+            file.check_moment(digest)
+        else:
+            file.check_unchanged()
 
     def _set_small(self, number: int, pack: SealedPack, piece: Piece) -> None:
         extent = Extent(self._packs.add(pack), piece.pack_offset, piece.length)
@@ -185,9 +198,9 @@ class FileSealer:
             while offset < run.offset + run.length:
                 offset += self._read_piece(reading, file, offset, run.offset + run.length - offset, digest.update)
         self._writer.flush()
-        file.check_unchanged()
-        self._set_status(reading.number, file)
         reading.digest = digest.digest()
+        self._check(file, reading.digest)
+        self._set_status(reading.number, file)
 
     def _read_piece(
         self, reading: _Reading, file: OpenFile, offset: int, left: int, hash_bytes: Callable[[memoryview], None]

@@ -5,8 +5,8 @@ works and no plaintext lies anywhere but in memory. What leaves it is an ordinar
 again, signed by an identity that exists for one run only: whoever learns it later can forge nothing, and its
 signer string, told at the start, says which results are this run's.
 
-A snapshot holds what a crash at that moment would have left, but never half of a file that changed while it was
-read: such a file stays as the snapshot before had it, and the next one has it. After the last snapshot nothing is
+A snapshot has each file as a crash at some moment would have left it, also while it is being written. One that is
+overwritten faster than it can be read twice stays as the snapshot before had it. After the last snapshot nothing is
 missing, or the run fails.
 
 Threading: `start` begins a thread of its own; the other methods belong to the thread that called it.
@@ -107,7 +107,7 @@ class OutputSealer:
         if any(self._folder.iterdir()):
             raise UsageError(f"{self._folder} is not empty", "results go into an empty folder")
         check_free(self._store)
-        self._snapshot("start of the run")
+        self._snapshot("start of the run", live=False)
         self._periodic.start()
 
     def finish(self, message: str = "end of the run") -> None:
@@ -120,7 +120,7 @@ class OutputSealer:
             LocalIOError: Some files could not be sealed; all others are.
             SealfsError: The results could not be sealed. They are still in the folder.
         """
-        held = self._periodic.finish(lambda: self._snapshot(message))
+        held = self._periodic.finish(lambda: self._snapshot(message, live=False))
         lost = [path for path in held if self._has_content(path)]
         if lost:
             names = ", ".join(shown(path) for path in lost[:_SHOWN_PATHS])
@@ -134,12 +134,17 @@ class OutputSealer:
         self._periodic.stop()
 
     def _go_on(self) -> None:
-        held = self._snapshot("during the run")
+        held = self._snapshot("during the run", live=True)
         if held:
-            log.info("%d files were being written and are sealed next time", len(held))
+            log.info("%d files were changing too fast and are sealed next time", len(held))
 
-    def _snapshot(self, message: str) -> set[bytes]:
-        """Push the folder, and return which files stayed as they were in the snapshot before."""
+    def _snapshot(self, message: str, *, live: bool) -> set[bytes]:
+        """Push the folder, and return which files stayed as they were in the snapshot before.
+
+        Args:
+            message: For `sealfs log`.
+            live: Whether somebody may be writing.
+        """
         self.check_size()
         held: set[bytes] = set()
         # One journal for all tries at one snapshot, so that nothing is sent twice; none beyond that, as it goes by
@@ -147,7 +152,7 @@ class OutputSealer:
         with tempfile.TemporaryDirectory(prefix="push-", dir=self._state) as journal:
             while True:
                 try:
-                    self._push(message, held, Path(journal))
+                    self._push(message, held, Path(journal), live)
                     return held
                 except SourceFileError as error:
                     if error.path in held or len(held) >= _MAX_HELD:
@@ -172,12 +177,13 @@ class OutputSealer:
                 f"the results have {size} bytes, {self._max_size} are allowed", "nothing of them was sealed"
             )
 
-    def _push(self, message: str, held: set[bytes], state: Path) -> None:
+    def _push(self, message: str, held: set[bytes], state: Path, live: bool) -> None:
         options = PushOptions(
             recipients=self._recipients,
             message=message,
             held=held,
             checksum=True,  # what is written through a mapping changes no time, and Gramine's clocks are coarse
+            live=live,
             single_writer=self._single_writer,
             level=self._level,
             jobs=1,  # each takes the size of a pack of the enclave's memory

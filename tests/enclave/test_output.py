@@ -14,6 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -111,23 +112,22 @@ class Script(threading.Thread):
 
     Args:
         folder: Where it writes.
-        rounds: How often.
-        pause: What it waits for half-way, as training computes now and then.
+        done: Whether it has done enough.
     """
 
-    def __init__(self, folder: Path, rounds: int, pause: Callable[[], object] = lambda: None) -> None:
+    def __init__(self, folder: Path, done: Callable[[], bool]) -> None:
         super().__init__()
         self.folder = folder
-        self.rounds = rounds
-        self.pause = pause
+        self.done = done
         self.error: BaseException | None = None
 
     def run(self) -> None:
+        rounds, give_up = 0, time.monotonic() + 60
         try:
-            for number in range(self.rounds):
-                if number == self.rounds // 2:
-                    self.pause()
-                self.one_round(number)
+            while rounds < 30 or not self.done():
+                assert time.monotonic() < give_up, "no snapshots are made while a script is writing"
+                self.one_round(rounds)
+                rounds += 1
         except BaseException as error:
             self.error = error
 
@@ -167,13 +167,12 @@ def test_what_scripts_do(
 ) -> None:
     output = sealer(interval=0.05)
     output.start()
-    script = Script(folder, rounds=60, pause=lambda: wait_for(lambda: newest(local_store, trust) > 1))
+    script = Script(folder, lambda: newest(local_store, trust) > 3)
     script.start()
     script.join()
     output.finish()
     assert script.error is None
     assert content(local_store, identity, trust) == files(folder)
-    assert newest(local_store, trust) > 2, "no snapshots were made on the way"
     assert Dataset.open(local_store, trust).snapshot.signer == output.signer
     for stored in (tmp_path / "store").rglob("*"):
         assert not stored.is_file() or MARK not in stored.read_bytes()
@@ -184,18 +183,80 @@ def test_what_scripts_do(
 def busy(monkeypatch: pytest.MonkeyPatch) -> set[bytes]:
     """Paths of files that seem to change whenever they are read; a real writer is not always quick enough."""
     paths: set[bytes] = set()
-    check = OpenFile.check_unchanged
+    check_unchanged, check_moment = OpenFile.check_unchanged, OpenFile.check_moment
 
-    def check_unchanged(self: OpenFile) -> None:
+    def unchanged(self: OpenFile) -> None:
         if self.state.path in paths:
             raise ChangedWhileReadError
-        check(self)
+        check_unchanged(self)
 
-    monkeypatch.setattr(OpenFile, "check_unchanged", check_unchanged)
+    def moment(self: OpenFile, digest: bytes) -> None:
+        if self.state.path in paths:
+            raise ChangedWhileReadError
+        check_moment(self, digest)
+
+    monkeypatch.setattr(OpenFile, "check_unchanged", unchanged)
+    monkeypatch.setattr(OpenFile, "check_moment", moment)
     return paths
 
 
-def test_file_that_is_being_written_waits(
+def every_version(store: LocalStore, identity: Identity, trust: TrustStore) -> Iterator[dict[str, bytes]]:
+    for version in range(1, newest(store, trust) + 1):
+        yield content(store, identity, trust, version)
+
+
+def test_a_log_that_grows_all_the_time_is_in_each_snapshot(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+) -> None:
+    """A crash loses an interval of it, not all."""
+    output = sealer(interval=0.1)
+    output.start()
+    with (folder / "log").open("ab", buffering=0) as log:
+        give_up = time.monotonic() + 60
+        while newest(local_store, trust) < 5:
+            assert time.monotonic() < give_up, "nothing is sealed while the log grows"
+            for _ in range(10):
+                log.write(b"%09d\n" % (log.tell() // 10))
+                time.sleep(0.002)
+    output.finish()
+    logs = [version.get("log", b"") for version in every_version(local_store, identity, trust)]
+    assert logs[0] == b""
+    assert all(len(earlier) < len(later) and later.startswith(earlier) for earlier, later in pairwise(logs))
+    assert logs[-1] == (folder / "log").read_bytes() == b"".join(b"%09d\n" % n for n in range(len(logs[-1]) // 10))
+
+
+@pytest.mark.parametrize("size", [100_000, 10_000_000], ids=["small", "of several packs"])
+def test_what_is_overwritten_all_the_time_is_sealed_as_it_was_at_one_moment(
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, size: int
+) -> None:
+    """Through a mapping, which changes no times. At each moment the first number is the last or one more."""
+    output = sealer(interval=0.05)
+    output.start()
+    mapped = np.memmap(folder / "values", np.uint64, "w+", shape=(size // 8,))
+    stop = threading.Event()
+
+    def write() -> None:
+        while not stop.wait(float(pause.random()) * size / 2e6):
+            mapped[0] += np.uint64(1)
+            mapped[-1] += np.uint64(1)
+
+    pause = np.random.default_rng(1)
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait_for(lambda: newest(local_store, trust) > 6)
+    finally:
+        stop.set()
+        writer.join()
+    output.finish()
+    found = [version["values"] for version in every_version(local_store, identity, trust) if "values" in version]
+    ends = [np.frombuffer(values, np.uint64)[[0, -1]].tolist() for values in found]
+    assert all(first - last in (0, 1) for first, last in ends), ends
+    assert len({first for first, _ in ends}) > 2
+    assert found[-1] == (folder / "values").read_bytes()
+
+
+def test_file_that_changes_too_fast_waits(
     sealer: Sealer,
     folder: Path,
     local_store: LocalStore,
