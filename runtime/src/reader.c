@@ -107,6 +107,7 @@ static int decrypt_one(struct reader *reader, const struct request *request, str
     pthread_mutex_unlock(&reader->lock);
     if (segment == NULL)
         return -ENOMEM;
+    segment->tail = request->out != NULL && start > request->offset;
     int error = floe_decrypt_segment(worker->cipher, &pack->message, sealed, size, position, final, segment->bytes);
     if (error == 0)
         copy_part(request, segment);
@@ -149,11 +150,14 @@ static int read_segments(struct reader *reader, const struct request *request, s
 
     while (position <= last) {
         pthread_mutex_lock(&reader->lock);
+        bool reads_on = segments_is_newest(&reader->segments, pack->number, position);
         struct segment *segment = segments_get(&reader->segments, pack->number, position);
         pthread_mutex_unlock(&reader->lock);
         if (segment != NULL) {
             copy_part(request, segment);
             pthread_mutex_lock(&reader->lock);
+            if (segment->tail && reads_on && position < last)
+                segments_forget(&reader->segments, segment); /* so that its warm memory is the next tail's */
             segments_release(&reader->segments, segment);
             pthread_mutex_unlock(&reader->lock);
             position++;

@@ -111,6 +111,15 @@ bool segments_has(const struct segments *cache, uint32_t pack, uint64_t position
     return find(cache, pack, position) != NULL;
 }
 
+bool segments_is_newest(const struct segments *cache, uint32_t pack, uint64_t position) {
+    return cache->newest != NULL && cache->newest->position == position && cache->newest->pack == pack;
+}
+
+void segments_forget(struct segments *cache, struct segment *segment) {
+    if (segment->cached)
+        drop(cache, segment);
+}
+
 struct segment *segments_get(struct segments *cache, uint32_t pack, uint64_t position) {
     struct segment *segment = find(cache, pack, position);
 

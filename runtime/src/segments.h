@@ -23,6 +23,7 @@ struct segment {
     uint32_t users;
     bool cached;  /* still in the table */
     bool in_slot; /* of the arena */
+    bool tail;    /* a long read ended in it: who reads on wants the rest, and then no more of it */
     size_t size;
     uint8_t *bytes;
 };
@@ -46,6 +47,12 @@ struct segment *segments_new(struct segments *cache, uint32_t pack, uint64_t pos
 /* The cached segment, or NULL. */
 struct segment *segments_get(struct segments *cache, uint32_t pack, uint64_t position);
 bool segments_has(const struct segments *cache, uint32_t pack, uint64_t position);
+
+/* Whether it is the one that was used last. */
+bool segments_is_newest(const struct segments *cache, uint32_t pack, uint64_t position);
+
+/* Takes a segment out of the table. */
+void segments_forget(struct segments *cache, struct segment *segment);
 
 /* Keeps a filled segment unless it is there already or larger than the cache. */
 void segments_put(struct segments *cache, struct segment *segment);

@@ -59,6 +59,21 @@ int main(void) {
     }
     segments_destroy(&cache);
 
+    CHECK(segments_init(&cache, 10 * ROOM) == 0 && !segments_is_newest(&cache, 1, 0));
+    put(&cache, 1, ROOM);
+    put(&cache, 2, ROOM);
+    CHECK(segments_is_newest(&cache, 1, 2) && !segments_is_newest(&cache, 2, 2) && !segments_is_newest(&cache, 1, 1));
+    held = segments_get(&cache, 1, 1);
+    const uint8_t *slot = held->bytes;
+    segments_forget(&cache, held);
+    segments_forget(&cache, held); /* another thread may have been faster */
+    CHECK(!segments_has(&cache, 1, 1) && cache.used == ROOM && held->bytes[ROOM - 1] == 1);
+    segments_release(&cache, held);
+    held = segments_new(&cache, 1, 3, ROOM, ROOM);
+    CHECK(held->bytes == slot); /* the memory that was used last */
+    segments_release(&cache, held);
+    segments_destroy(&cache);
+
     CHECK(segments_init(&cache, 5 << 20) == 0); /* more than one chunk of slots */
     for (uint64_t i = 0; i < 5000; i++) {
         put(&cache, i * 7919 % 90000, 1 + i % ROOM);

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import random
 import shutil
 import stat
@@ -82,6 +83,34 @@ def test_names_that_are_not_there(both: Sealed, library: Path) -> None:
             assert caught.value.errno == number
         assert core.lookup(b"/bin//./small.bin/") == index.resolve(b"bin/small.bin")
         assert core.failure is None
+
+
+STREAM = """
+import hashlib, os, sys
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+buffer, digest = memoryview(bytearray(int(sys.argv[1]))), hashlib.sha256()
+with open(M + "/large", "rb", buffering=0) as file:
+    digest.update(buffer[: file.readinto(buffer)])
+    before = resident()
+    while count := file.readinto(buffer):
+        digest.update(buffer[:count])
+print(resident() - before, digest.hexdigest())
+"""
+
+
+def test_streaming_a_large_file_takes_no_more_memory_on_the_way(tmp_path: Path, library: Path) -> None:
+    """Each piece ends within a segment that the next one begins with: once it has, that segment is done with."""
+    (tmp_path / "plain").mkdir()
+    content = random.Random(1).randbytes(64 << 20)
+    (tmp_path / "plain" / "large").write_bytes(content)
+    sealed = seal(tmp_path, tmp_path / "plain")
+    for piece in (1 << 20, 200_000):
+        done = sealed.python(STREAM, piece)
+        growth, digest = done.stdout.split()
+        assert digest == hashlib.sha256(content).hexdigest(), done.stderr
+        assert int(growth) < 1 << 20, f"{growth} bytes more, in pieces of {piece}"
 
 
 def test_threads(both: Sealed, library: Path) -> None:
