@@ -23,7 +23,7 @@ def assert_no_circle(needs: Mapping[str, Set[str]]) -> None:
 
 
 def test_the_check_itself() -> None:
-    with pytest.raises(pytest.fail.Exception, match="a <- b <- c <- a|b <- c <- a <- b|c <- a <- b <- c"):
+    with pytest.raises(pytest.fail.Exception, match="a circle: "):
         assert_no_circle({"a": {"c"}, "b": {"a"}, "c": {"b"}})
 
 
@@ -44,15 +44,13 @@ def test_of_the_package() -> None:
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
         for path in (ROOT / "sealfs").rglob("*.py")
     }
-    needs = {
-        name: imported(ast.parse(path.read_text()), paths.keys()) - {name} for name, path in paths.items()
-    }
+    needs = {name: imported(ast.parse(path.read_text()), paths.keys()) - {name} for name, path in paths.items()}
     assert sum(map(len, needs.values())) > len(paths)
     assert_no_circle(needs)
 
 
 def test_of_the_library() -> None:
-    """By what the linker sees. A name that stands in for libc's is nobody's: the core calls libc, whoever that is."""
+    """By what the linker sees. A name that stands in for libc's is nobody's: the core calls libc, whoever it is."""
     subprocess.run(["make", "-s", "-C", RUNTIME], check=True)
     defined: dict[str, str] = {}
     used: dict[str, set[str]] = defaultdict(set)
@@ -62,8 +60,12 @@ def test_of_the_library() -> None:
             match line.split():
                 case [_, _, _, _, "GLOBAL", _, "UND", name]:
                     used[path.stem].add(name)
-                case [_, _, _, _, "GLOBAL", visibility, _, name] if visibility == "HIDDEN" or name.startswith("sealfs_"):
+                case [_, _, _, _, "GLOBAL", "HIDDEN", _, name]:
                     defined[name] = path.stem
-    needs = {module: {defined[name] for name in names if name in defined} - {module} for module, names in used.items()}
+                case [_, _, _, _, "GLOBAL", _, _, name] if name.startswith("sealfs_"):
+                    defined[name] = path.stem
+    needs = {
+        module: {defined[name] for name in names if name in defined} - {module} for module, names in used.items()
+    }
     assert needs["hook_open"] >= {"place", "descriptors"}
     assert_no_circle(needs)

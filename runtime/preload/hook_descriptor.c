@@ -85,7 +85,7 @@ HOOK int flock(int number, int operation) {
 
 int lockf64(int number, int command, off64_t length) SAME_AS(lockf);
 
-HOOK int ioctl(int number, unsigned long request, ...) {
+HOOK int ioctl(int number, ioctl_request request, ...) {
     struct descriptor descriptor;
     va_list arguments;
 

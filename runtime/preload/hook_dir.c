@@ -1,4 +1,4 @@
-/* Directories: opendir and what works on a DIR, scandir, getdents64, glob. Items come in the provider's order.
+/* Directories: opendir and what works on a DIR, scandir, getdents64. Items come in the provider's order.
  *
  * A sealed DIR is this library's own struct. libc's begins with a descriptor, which is never negative; that tells
  * them apart.
@@ -6,7 +6,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -217,6 +216,10 @@ HOOK ssize_t getdents64(int number, void *buffer, size_t size) {
     return REAL(lseek)(number, position, SEEK_SET) < 0 ? -1 : (ssize_t)used;
 }
 
+#ifndef __GLIBC__
+int getdents(int number, struct dirent *buffer, size_t size) SAME_AS(getdents64);
+#endif
+
 /* --- scandir: over the above, as libc's own does not pass through it --- */
 
 typedef int (*selector)(const struct dirent *);
@@ -280,32 +283,3 @@ typedef int (*comparison64)(const struct dirent64 **, const struct dirent64 **);
 int scandir64(const char *path, struct dirent64 ***list, selector64 wanted, comparison64 order) SAME_AS(scandir);
 int scandirat64(int dirfd, const char *path, struct dirent64 ***list, selector64 wanted, comparison64 order)
     SAME_AS(scandirat);
-
-/* --- glob: libc's, made to use these functions --- */
-
-static void *glob_opendir(const char *path) {
-    return opendir(path);
-}
-
-static struct dirent *glob_readdir(void *stream) {
-    return readdir(stream);
-}
-
-static void glob_closedir(void *stream) {
-    closedir(stream);
-}
-
-HOOK int glob(const char *pattern, int flags, int (*on_error)(const char *, int), glob_t *result) {
-    if ((flags & GLOB_ALTDIRFUNC) != 0 || !anything_attached())
-        return REAL(glob)(pattern, flags, on_error, result);
-    result->gl_opendir = glob_opendir;
-    result->gl_readdir = glob_readdir;
-    result->gl_closedir = glob_closedir;
-    result->gl_stat = stat;
-    result->gl_lstat = lstat;
-    int found = REAL(glob)(pattern, flags | GLOB_ALTDIRFUNC, on_error, result);
-    result->gl_flags &= ~GLOB_ALTDIRFUNC;
-    return found;
-}
-
-int glob64(const char *pattern, int flags, int (*on_error)(const char *, int), glob64_t *result) SAME_AS(glob);

@@ -300,8 +300,10 @@ HOOK int fts_close(FTS *tree) {
     return 0;
 }
 
+#ifdef __GLIBC__
 FTS64 *fts64_open(char *const *paths, int options, int (*compare)(const FTSENT64 **, const FTSENT64 **)) SAME_AS(fts_open);
 FTSENT64 *fts64_read(FTS64 *tree) SAME_AS(fts_read);
 FTSENT64 *fts64_children(FTS64 *tree, int instruction) SAME_AS(fts_children);
 int fts64_set(FTS64 *tree, FTSENT64 *entry, int instruction) SAME_AS(fts_set);
 int fts64_close(FTS64 *tree) SAME_AS(fts_close);
+#endif

@@ -52,7 +52,9 @@ static int tell(struct tree_walk *walk, const struct stat *status, int type, str
     static const int of_ftw[] = {[FTW_F] = FTW_F,  [FTW_D] = FTW_D,  [FTW_DNR] = FTW_DNR, [FTW_NS] = FTW_NS,
                                  [FTW_SL] = FTW_F, [FTW_DP] = FTW_D, [FTW_SLN] = FTW_NS};
 
-    return walk->plain != NULL ? walk->plain(walk->path, status, of_ftw[type]) : walk->full(walk->path, status, type, where);
+    if (walk->plain != NULL)
+        return walk->plain(walk->path, status, FTW_FOLLOWS ? of_ftw[type] : type);
+    return walk->full(walk->path, status, type, where);
 }
 
 static int type_of(struct tree_walk *walk, struct stat *status) {
@@ -172,7 +174,8 @@ HOOK int nftw(const char *path, __nftw_func_t function, int descriptors, int fla
 }
 
 HOOK int ftw(const char *path, __ftw_func_t function, int descriptors) {
-    return anything_attached() ? start(path, function, NULL, 0) : REAL(ftw)(path, function, descriptors);
+    return anything_attached() ? start(path, function, NULL, FTW_FOLLOWS ? 0 : FTW_PHYS)
+                               : REAL(ftw)(path, function, descriptors);
 }
 
 int nftw64(const char *path, __nftw64_func_t function, int descriptors, int flags) SAME_AS(nftw);

@@ -101,6 +101,8 @@ int __lxstat64(int version, const char *path, struct stat64 *status) SAME_AS(__l
 int __fxstat64(int version, int number, struct stat64 *status) SAME_AS(__fxstat);
 int __fxstatat64(int version, int dirfd, const char *path, struct stat64 *status, int flags) SAME_AS(__fxstatat);
 
+#ifdef STATX_BASIC_STATS /* older musl has no statx() */
+
 static struct statx_timestamp stamp(struct timespec time) {
     return (struct statx_timestamp){.tv_sec = time.tv_sec, .tv_nsec = (uint32_t)time.tv_nsec};
 }
@@ -147,6 +149,8 @@ HOOK int statx(int dirfd, const char *path, int flags, unsigned mask, struct sta
         .st_mode = out->stx_mode, .st_ino = out->stx_ino, .st_dev = makedev(out->stx_dev_major, out->stx_dev_minor)};
     return place_is_mount(&place, &status) ? statx_sealed(place.at, place.entry, out) : result;
 }
+
+#endif
 
 /* --- file systems --- */
 

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
+#include "musl.h"
+
 /* An interposed name: everything else in the library is hidden. */
 #define HOOK __attribute__((visibility("default")))
 

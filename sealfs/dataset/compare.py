@@ -241,4 +241,3 @@ class Comparison:
                 if self._index.entry(number).is_file:
                     self.plan.removed += 1
                     self._notice("D", self._index.path(number))
-

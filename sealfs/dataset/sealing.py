@@ -1,8 +1,8 @@
 """Reads the files that a push has to send, and seals them into packs.
 
 Small files lie one after another in shared packs, in listing order; a file larger than a pack gets packs of its
-own. A file that changes while it is read is read again; one that never holds still ends the push. Whether it changed
-its times tell, in a folder at rest; in one that is being written, reading it twice.
+own. A file that changes while it is read is read again; one that never holds still ends the push. Its times tell
+whether it changed, or, where somebody is writing, reading it twice.
 
 Threading: the caller's thread reads; the pack writer's workers seal and send.
 """

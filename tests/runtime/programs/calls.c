@@ -197,9 +197,11 @@ static void names(void) {
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         found = realpath(at(all[i]), path);
         printf("realpath %s: %s\n", all[i], found != NULL ? below(found) : strerror(errno));
+#ifdef STATX_BASIC_STATS /* older musl has none */
         struct statx more;
         result = statx(AT_FDCWD, at(all[i]), 0, STATX_BASIC_STATS, &more);
         printf("statx %d %o %s\n", result, result == 0 ? more.stx_mode : 0, result == 0 ? "" : strerror(errno));
+#endif
         printf("access %d %d\n", access(where, R_OK), faccessat(AT_FDCWD, where, F_OK, AT_SYMLINK_NOFOLLOW));
     }
     struct stat status;
