@@ -1,25 +1,23 @@
-"""`sealfs`: finds the verb, runs it, and turns every error into one line and an exit code.
-
-Verbs are imported when they are asked for, so that `sealfs --help` and `sealfs umount` start at once.
-"""
+"""`sealfs`: finds the verb, runs it, and turns every error into one line and an exit code."""
 
 from __future__ import annotations
 
 import errno
-import importlib
 import logging
 import os
 import sys
 import traceback
-from typing import NoReturn, TextIO
+from collections.abc import Mapping
+from typing import ClassVar, NoReturn, TextIO
 
 import click
 
 from sealfs import __version__
+from sealfs.cli.lazy import LazyGroup, Verb
 from sealfs.errors import LocalIOError, SealfsError
 from sealfs.terminal import LineFormatter, escaped
 
-_VERBS = {
+_SUMMARIES = {
     "keygen": "Make an identity and print its public recipient string.",
     "push": "Seal a folder as a new snapshot.",
     "ls": "List what is in a dataset.",
@@ -72,23 +70,12 @@ Three steps:
 """
 
 
-class VerbGroup(click.Group):
-    """Loads a verb's module when the verb is used."""
+class VerbGroup(LazyGroup):
+    """All verbs."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """See click: verbs in the order in which they are used."""
-        del ctx
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """See click."""
-        del ctx
-        if cmd_name not in _VERBS:
-            return None
-        module = importlib.import_module(f"sealfs.cli.{cmd_name}_cmd")
-        command = module.command
-        assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
-        return command
+    verbs: ClassVar[Mapping[str, Verb]] = {
+        name: Verb(summary, f"{name}_cmd") for name, summary in _SUMMARIES.items()
+    }
 
     def invoke(self, ctx: click.Context) -> object:
         """See click, which ends with 1 when the reader of our output goes away; that is no internal error."""
@@ -97,12 +84,6 @@ class VerbGroup(click.Group):
         except BrokenPipeError:
             _give_up(sys.stdout)
             raise click.exceptions.Exit(_BROKEN_PIPE) from None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See click; without importing every verb for its first line."""
-        del ctx
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(_VERBS.items()))
 
 
 @click.group(cls=VerbGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})

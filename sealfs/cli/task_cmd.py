@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Mapping
+from typing import ClassVar
 
 import click
+
+from sealfs.cli.lazy import LazyGroup, Verb
 
 _VERBS = {
     "new": ("task_agree", "Write a contract from a draft."),
@@ -25,28 +28,12 @@ _VERBS = {
 }
 
 
-class TaskGroup(click.Group):
-    """Loads a verb's module when the verb is used."""
+class TaskGroup(LazyGroup):
+    """The verbs of tasks."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """See click: verbs in the order in which they are used."""
-        del ctx
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """See click."""
-        del ctx
-        if cmd_name not in _VERBS:
-            return None
-        command = getattr(importlib.import_module(f"sealfs.cli.{_VERBS[cmd_name][0]}"), f"{cmd_name}_command")
-        assert isinstance(command, click.Command)  # noqa: S101 - for the type checker
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """See click; without importing every verb for its first line."""
-        del ctx
-        with formatter.section("Verbs"):
-            formatter.write_dl([(verb, words) for verb, (_, words) in _VERBS.items()])
+    verbs: ClassVar[Mapping[str, Verb]] = {
+        name: Verb(summary, module, f"{name}_command") for name, (module, summary) in _VERBS.items()
+    }
 
 
 _EPILOG = """\b
