@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import stat
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sealfs.dataset.content import ChangedWhileReadError, open_file
@@ -19,8 +20,8 @@ from sealfs.dataset.index import HOLE, ROOT, Extent, Index
 from sealfs.dataset.index_builder import IndexBuilder
 from sealfs.dataset.objects import PACKS, ObjectRef, object_id_of
 from sealfs.dataset.packer import SealedPack
-from sealfs.dataset.scan import Found, scan, shown
-from sealfs.errors import LocalIOError
+from sealfs.dataset.scan import Found, Refuse, fail, scan, shown
+from sealfs.errors import LocalIOError, SourceFileError
 
 Notice = Callable[[str, bytes], None]
 
@@ -99,7 +100,7 @@ class Comparison:
         index: The snapshot's path table; an empty one if there is no snapshot yet.
         refs: The snapshot's packs.
         excludes: Globs of what to leave out.
-        held: Paths of files to be left as the snapshot has them, and out of it if it has not.
+        refuse: Told of what can't be sealed. If it returns, that stays as the snapshot has it, or out.
         checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
         notice: Told of each file that differs: "A", "M" or "D", and its path.
 
@@ -120,13 +121,13 @@ class Comparison:
         refs: Sequence[ObjectRef],
         *,
         excludes: Sequence[str] = (),
-        held: Collection[bytes] = (),
+        refuse: Refuse = fail,
         checksum: bool = False,
         notice: Notice | None = None,
     ) -> None:
         self._top = top
         self._index = index
-        self._held = held
+        self._refuse = refuse
         self._checksum = checksum
         self._notice = notice or (lambda kind, path: None)
         try:
@@ -140,32 +141,38 @@ class Comparison:
         self.pending = array("I")
         self.plan = Plan()
         self._seen = bytearray(index.entries)
+        self._numbers: dict[bytes, int] = {b"": ROOT}  # of directories
+        self._changed: dict[int, int] = {}  # the snapshot's numbers of files of `pending`
+        self._left_out: set[int] = set()
         self._old_directories: dict[bytes, int] = {}
         self._old_children: tuple[bytes | None, dict[bytes, int]] = (None, {})
         self._match(b"", ROOT, status)
+        self._note_status(ROOT, status)
         self._scan(excludes)
         self._count_removed()
 
     def _scan(self, excludes: Sequence[str]) -> None:
-        numbers: dict[bytes, int] = {b"": ROOT}
-        for found in scan(self._top, excludes, self._held):
-            status, parent, path = found.status, numbers[found.parent], found.path
+        for found in scan(self._top, excludes, self._refuse_entry):
+            status, parent, path = found.status, self._numbers[found.parent], found.path
             old = self._old_entry(found)
             if stat.S_ISLNK(status.st_mode):
                 target = found.target
                 self.builder.add_symlink(parent, found.name, status.st_mode, target, status.st_mtime_ns)
-                if old is None or not self._match(path, old, status) or self._index.symlink_target(old) != target:
+                matches = old is not None and self._match(path, old, status)
+                if old is None or not matches or self._index.symlink_target(old) != target:
                     self.plan.touched = True
-                continue
-            if stat.S_ISREG(status.st_mode) and path in self._held:
-                self._hold(parent, found.name, old)
+                else:
+                    self._note_status(old, status)
                 continue
             size = status.st_size if stat.S_ISREG(status.st_mode) else 0
             number = self.builder.add(parent, found.name, status.st_mode, size, status.st_mtime_ns)
             matches = old is not None and self._match(path, old, status)
             if stat.S_ISDIR(status.st_mode):
-                numbers[path] = number
-                self.plan.touched |= not matches
+                self._numbers[path] = number
+                if old is not None and matches:
+                    self._note_status(old, status)
+                else:
+                    self.plan.touched = True
             else:
                 self._plan_file(number, path, status, old if matches else None)
 
@@ -180,39 +187,90 @@ class Comparison:
         return children.get(found.name)
 
     def _match(self, path: bytes, old: int, status: os.stat_result) -> bool:
-        """Whether the snapshot has an entry of the same type; notes other differences."""
+        """Whether the snapshot has an entry of the same type."""
         entry = self._index.entry(old)
         if stat.S_IFMT(entry.mode) != stat.S_IFMT(status.st_mode):
             return False
         self._seen[old] = True
-        self.plan.touched |= entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns
         if entry.is_directory:
             self._old_directories[path] = old
         return True
+
+    def _note_status(self, old: int, status: os.stat_result) -> None:
+        """Note differences of what has the same content."""
+        entry = self._index.entry(old)
+        self.plan.touched |= entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns
 
     def _plan_file(self, number: int, path: bytes, status: os.stat_result, old: int | None) -> None:
         self.plan.files += 1
         self.plan.size += status.st_size
         if old is not None and self._unchanged(old, path, status):
+            self._note_status(old, status)
             self._keep(number, old)
             return
         if old is None:
             self.plan.added += 1
         else:
+            self._changed[number] = old
             self.plan.changed += 1
         self._notice("A" if old is None else "M", path)
         self.plan.pending_size += status.st_size
         self.pending.append(number)
 
-    def _hold(self, parent: int, name: bytes, old: int | None) -> None:
-        """Take a file over as the snapshot has it, if it has it."""
-        if old is None or not self._index.entry(old).is_file:
+    def refuse(self, number: int, error: SourceFileError) -> None:
+        """Let a file of `pending` be as the snapshot has it, or out of it.
+
+        Raises:
+            SourceFileError: This push leaves nothing out.
+        """
+        self._refuse(error)
+        old = self._changed.get(number)
+        if old is None:
+            self._left_out.add(number)
+            self.plan.added -= 1
+            self.plan.files -= 1
+        else:
+            entry = self._index.entry(old)
+            self.builder.set_status(number, entry.mode, entry.size, entry.mtime_ns)
+            self._keep(number, old)
+            self.plan.changed -= 1
+
+    def finish(self) -> IndexBuilder:
+        """Return the index as it is to be, once all of `pending` is sealed or refused; the sums are now its own."""
+        sizes = (self.builder.size(number) for number in self.pending if number not in self._left_out)
+        self.plan.size += sum(sizes) - self.plan.pending_size
+        return self.builder.without(self._left_out) if self._left_out else self.builder
+
+    def _refuse_entry(self, error: SourceFileError) -> None:
+        """Take a directory over as the snapshot has it if it can't be read, or leave it out if it is gone."""
+        self._refuse(error)
+        number = self._numbers.get(error.path)
+        if number is None or self.builder.has_children(number):
             return
-        entry = self._index.entry(old)
-        self._seen[old] = True
-        self.plan.files += 1
-        self.plan.size += entry.size
-        self._keep(self.builder.add(parent, name, entry.mode, entry.size, entry.mtime_ns), old)
+        if not os.path.lexists(os.path.join(self._top, error.path)):
+            self._left_out.add(number)
+        elif error.path in self._old_directories:
+            self._take_over(number, self._old_directories[error.path])
+
+    def _take_over(self, number: int, old: int) -> None:
+        """Let all that is in a directory be as the snapshot has it."""
+        pending = deque([(number, old)])
+        while pending:
+            directory, old_directory = pending.popleft()
+            for old_child in self._index.children(old_directory):
+                entry, name = self._index.entry(old_child), self._index.name(old_child)
+                self._seen[old_child] = True
+                if stat.S_ISLNK(entry.mode):
+                    target = self._index.symlink_target(old_child)
+                    self.builder.add_symlink(directory, name, entry.mode, target, entry.mtime_ns)
+                    continue
+                child = self.builder.add(directory, name, entry.mode, entry.size, entry.mtime_ns)
+                if entry.is_directory:
+                    pending.append((child, old_child))
+                else:
+                    self.plan.files += 1
+                    self.plan.size += entry.size
+                    self._keep(child, old_child)
 
     def _keep(self, number: int, old: int) -> None:
         """Let a file's content be where the snapshot has it."""
@@ -230,7 +288,7 @@ class Comparison:
             try:
                 with open_file(self._top, path) as file:
                     return file.state.size == entry.size and file.sha256() == self._index.sha256(old)
-            except ChangedWhileReadError:  # it has become shorter
+            except (ChangedWhileReadError, SourceFileError):  # shorter, or gone: sealing it will tell
                 return False
         return entry.mtime_ns == status.st_mtime_ns
 

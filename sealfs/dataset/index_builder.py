@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import stat
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sealfs.dataset.index import (
     COLUMNS,
@@ -95,6 +95,10 @@ class IndexBuilder:
             number = self._columns["parent"][number]
         return b"/".join(reversed(parts))
 
+    def has_children(self, number: int) -> bool:
+        """Whether a directory has entries so far."""
+        return self._columns["count"][number] > 0
+
     def size(self, number: int) -> int:
         """Return an entry's size in bytes."""
         return self._columns["size"][number]
@@ -128,6 +132,32 @@ class IndexBuilder:
             columns["extent_offset"].append(extent.offset)
             columns["extent_length"].append(extent.length)
         self._sha256[32 * number : 32 * number + 32] = sha256
+
+    def without(self, left_out: Collection[int]) -> IndexBuilder:
+        """Return another index: this one without these files and empty directories."""
+        columns, offsets = self._columns, self._columns["name_offset"]
+        other = IndexBuilder(columns["mode"][ROOT], columns["mtime_ns"][ROOT])
+        numbers = array("I", [ROOT])  # of this one's entries in the other one
+        for number in range(1, len(self)):
+            if number in left_out:
+                numbers.append(ROOT)
+                continue
+            name = bytes(self._names[offsets[number] : offsets[number + 1]])
+            parent, mode = numbers[columns["parent"][number]], columns["mode"][number]
+            numbers.append(other.add(parent, name, mode, columns["size"][number], columns["mtime_ns"][number]))
+            if number in self._targets:
+                other._targets[numbers[number]] = self._targets[number]
+            elif not stat.S_ISDIR(mode):
+                for column in ("first", "count"):
+                    other._columns[column][numbers[number]] = columns[column][number]
+                other._sha256[32 * numbers[number] : 32 * numbers[number] + 32] = self._sha256[
+                    32 * number : 32 * number + 32
+                ]
+        for column in columns:
+            if column.startswith(("pack_", "extent_")):
+                other._columns[column] = columns[column]
+        other._pack_ids, other._pack_headers = self._pack_ids, self._pack_headers
+        return other
 
     def build(self, dataset: bytes, version: int) -> bytearray:
         """Return the index's bytes for snapshot `version` of the dataset with this id."""

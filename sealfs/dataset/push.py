@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
@@ -24,7 +24,7 @@ from sealfs.dataset.keyring import DATASET_ID_SIZE, MAX_KEYRING_SIZE, DatasetKey
 from sealfs.dataset.objects import PACKS, ObjectRef
 from sealfs.dataset.packer import DEFAULT_JOBS, PackSealer, Piece, SealedPack
 from sealfs.dataset.publish import Publisher
-from sealfs.dataset.scan import leaves_out, shown
+from sealfs.dataset.scan import Refuse, fail, leaves_out, shown
 from sealfs.dataset.sealing import Earlier, FileSealer
 from sealfs.dataset.session import PushSession
 from sealfs.dataset.snapshot import BrokerHint, Snapshot
@@ -45,7 +45,8 @@ class PushOptions:
     Attributes:
         recipients: Who else may read; added to those that the dataset has.
         excludes: Globs of what to leave out.
-        held: Paths of files that are not to be read: they stay as the newest snapshot has them, or out.
+        refuse: Told of each file and directory that can't be sealed. If it returns, these stay as the newest
+            snapshot has them, or out; otherwise what it raises ends the push.
         message: Kept, sealed, in the snapshot.
         checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
         live: Take files that are being written as they are at one moment; needs `checksum`. Otherwise a push waits
@@ -60,7 +61,7 @@ class PushOptions:
 
     recipients: Sequence[Recipient] = ()
     excludes: Sequence[str] = ()
-    held: Collection[bytes] = ()
+    refuse: Refuse = fail
     message: str = ""
     checksum: bool = False
     live: bool = False
@@ -174,15 +175,17 @@ class Push:
             comparison = self._compare(parent, None)
             known = self._recipients(parent)
             added = [r for r in dict.fromkeys(self._options.recipients) if r not in known]
-            if parent and comparison.plan.is_empty and not added and not self._moves_keys(parent):
+            if not self._is_needed(parent, comparison.plan, added):
                 self._forget(journal.read()[0])
                 journal.end()
                 return PushResult(comparison.plan, None)
             return self._seal_and_publish(journal, parent, comparison, added)
 
-    def _moves_keys(self, parent: _Parent) -> bool:
-        """Whether another broker has the keys from now on."""
-        return self._options.broker not in (None, parent.dataset.newest.broker)
+    def _is_needed(self, parent: _Parent | None, plan: Plan, added: list[Recipient]) -> bool:
+        """Whether there is anything to publish."""
+        if parent is None or added or not plan.is_empty:
+            return True
+        return self._options.broker not in (None, parent.dataset.newest.broker)  # who has the keys from now on
 
     def _check_apart(self) -> None:
         """Refuse to seal a store into itself, or to lay ciphertext beside the plaintext that it is of."""
@@ -228,7 +231,7 @@ class Push:
             parent.index if parent else empty_index(),
             parent.dataset.snapshot.packs if parent else (),
             excludes=self._options.excludes,
-            held=self._options.held,
+            refuse=self._options.refuse,
             checksum=self._options.checksum,
             notice=notice,
         )
@@ -266,12 +269,18 @@ class Push:
             earlier=underway.earlier,
             sent=sent,
             progress=self._progress,
+            refuse=comparison.refuse,
             jobs=options.jobs,
             live=options.live,
         )
         sealer.seal(comparison.pending)
+        builder = comparison.finish()
+        if not self._is_needed(parent, plan, added):  # all that was to be sealed was refused
+            self._forget(start)
+            journal.end()
+            return PushResult(plan, None, self._sent)
         self._progress.begin("publishing", 0)
-        index = comparison.builder.build(keys.dataset, publisher.version)
+        index = builder.build(keys.dataset, publisher.version)
         snapshot = publisher.publish(
             keys,
             epoch=start.epoch,

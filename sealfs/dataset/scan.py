@@ -5,14 +5,17 @@ Threading: one walk belongs to one thread.
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import os
 import stat
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sealfs.errors import SourceFileError
+
+Refuse = Callable[[SourceFileError], None]
 
 _KINDS = {
     stat.S_IFSOCK: "a socket",
@@ -54,24 +57,42 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace") or "."
 
 
-def scan(top: bytes, excludes: Sequence[str] = (), held: Collection[bytes] = ()) -> Iterator[Found]:
+def fail(error: SourceFileError) -> None:
+    """Let the first that can't be sealed end it all."""
+    raise error
+
+
+def scan(top: bytes, excludes: Sequence[str] = (), refuse: Refuse = fail) -> Iterator[Found]:
     """Yield everything below `top`, each directory's entries together and before what lies deeper.
+
+    What is deleted while the walk comes by is not there.
 
     Args:
         top: A directory.
         excludes: Globs; what matches by name or by path is left out, with all below it.
-        held: Paths that are not to be looked into: directories among them seem empty, special files absent.
+        refuse: Told of what can't be read, and of what is neither file, directory nor symlink. If it returns,
+            directories among them seem empty, special files absent.
 
     Raises:
-        SourceFileError: Something can't be read, or is neither file, directory nor symlink.
+        SourceFileError: The top can't be read, or what `refuse` raises.
     """
     pending: deque[bytes] = deque([b""])
     while pending:
         directory = pending.popleft()
-        for found in _entries(top, directory, excludes, held):
-            if stat.S_ISDIR(found.status.st_mode) and found.path not in held:
-                pending.append(found.path)
-            yield found
+        try:
+            for found in _entries(top, directory, excludes, refuse):
+                if stat.S_ISDIR(found.status.st_mode):
+                    pending.append(found.path)
+                yield found
+        except OSError as error:
+            unreadable = SourceFileError(
+                f"cannot read '{shown(directory)}': {error.strerror}",
+                "mend its permissions, or use --exclude",
+                directory,
+            )
+            if not directory:
+                raise unreadable from None
+            refuse(unreadable)
 
 
 def leaves_out(path: bytes, excludes: Sequence[str]) -> bool:
@@ -82,31 +103,40 @@ def leaves_out(path: bytes, excludes: Sequence[str]) -> bool:
     )
 
 
-def _entries(top: bytes, directory: bytes, excludes: Sequence[str], held: Collection[bytes]) -> Iterator[Found]:
-    try:
-        with os.scandir(os.path.join(top, directory) if directory else top) as listing:
-            for item in listing:
-                path = join(directory, item.name)
-                if _excluded(path, item.name, excludes):
-                    continue
-                status = item.stat(follow_symlinks=False)
-                kind = stat.S_IFMT(status.st_mode)
-                if kind in _KINDS:
-                    if path in held:
-                        continue
-                    raise SourceFileError(
+def _entries(top: bytes, directory: bytes, excludes: Sequence[str], refuse: Refuse) -> Iterator[Found]:
+    with os.scandir(os.path.join(top, directory) if directory else top) as listing:
+        for item in listing:
+            path = join(directory, item.name)
+            if _excluded(path, item.name, excludes):
+                continue
+            try:
+                status, target = _look_at(item.path)
+            except FileNotFoundError:
+                continue
+            kind = stat.S_IFMT(status.st_mode)
+            if kind in _KINDS:
+                refuse(
+                    SourceFileError(
                         f"'{shown(path)}' is {_KINDS[kind]} and cannot be sealed",
                         f"leave it out: --exclude '{shown(path)}'",
                         path,
                     )
-                target = os.readlink(item.path) if stat.S_ISLNK(kind) else b""
-                yield Found(directory, item.name, status, target)
-    except OSError as error:
-        raise SourceFileError(
-            f"cannot read '{shown(directory)}': {error.strerror}",
-            "mend its permissions, or use --exclude",
-            directory,
-        ) from None
+                )
+                continue
+            yield Found(directory, item.name, status, target)
+
+
+def _look_at(path: bytes) -> tuple[os.stat_result, bytes]:
+    """Return what lstat says, and where a symlink points."""
+    while True:
+        status = os.lstat(path)
+        if not stat.S_ISLNK(status.st_mode):
+            return status, b""
+        try:
+            return status, os.readlink(path)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # replaced by something else meanwhile
+                raise
 
 
 def _excluded(path: bytes, name: bytes, excludes: Sequence[str]) -> bool:

@@ -70,6 +70,7 @@ class FileSealer:
         earlier: What need not be sent again.
         sent: Called with each pack that has been sent and its pieces.
         progress: Told of the bytes read.
+        refuse: Told of each file that can't be sealed, and why. If it returns, the others are sealed.
         jobs: How many packs are sent at once.
         live: Whether the folder is being written, see `PushOptions.live`.
 
@@ -88,6 +89,7 @@ class FileSealer:
         earlier: Earlier,
         sent: Callable[[SealedPack, list[Piece]], None],
         progress: Progress,
+        refuse: Callable[[int, SourceFileError], None],
         jobs: int,
         live: bool,
     ) -> None:
@@ -98,6 +100,7 @@ class FileSealer:
         self._earlier = earlier
         self._sent = sent
         self._progress = progress
+        self._refuse = refuse
         self._live = live
         self._writer: PackWriter[_Reading] = PackWriter(seal, self._pack_done, jobs)
         self._large: list[_Reading] = []
@@ -108,11 +111,14 @@ class FileSealer:
         """Seal these files; when it returns all their bytes lie in the store and the index says where.
 
         Raises:
-            SourceFileError: A file can't be read, or changes all the time.
+            SourceFileError: A file can't be read, or changes all the time, and `refuse` raised that.
         """
         try:
             for number in numbers:
-                self._seal_file(number)
+                try:
+                    self._seal_file(number)
+                except SourceFileError as error:
+                    self._refuse(number, error)
             self._writer.finish()
         finally:
             self._writer.close()
@@ -137,8 +143,6 @@ class FileSealer:
                     else:
                         self._read_large(reading, file)
                 except ChangedWhileReadError:
-                    reading.given_up = True
-                    self._writer.flush()  # what was read of it shares no pack with what follows
                     continue
                 self._progress.advance(file.state.size)
                 return
@@ -187,6 +191,15 @@ class FileSealer:
     def _read_large(self, reading: _Reading, file: OpenFile) -> None:
         self._large.append(reading)
         self._writer.flush()
+        try:
+            self._read_runs(reading, file)
+        except (ChangedWhileReadError, OSError):
+            reading.given_up = True
+            raise
+        finally:
+            self._writer.flush()  # what was read of it in vain shares no pack with what follows
+
+    def _read_runs(self, reading: _Reading, file: OpenFile) -> None:
         digest = hashlib.sha256()
         for run in file.runs():
             if run.hole:

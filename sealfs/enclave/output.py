@@ -28,7 +28,7 @@ from pathlib import Path
 
 from sealfs.dataset.objects import HEAD
 from sealfs.dataset.push import Push, PushOptions
-from sealfs.dataset.scan import shown
+from sealfs.dataset.scan import Refuse, shown
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import (
     LocalIOError,
@@ -43,7 +43,6 @@ from sealfs.store.base import ObjectStore
 
 log = logging.getLogger(__name__)
 
-_MAX_HELD = 1000  # files that can't be sealed at the moment
 _SHOWN_PATHS = 3
 
 
@@ -147,17 +146,14 @@ class OutputSealer:
         """
         self.check_size()
         held: set[bytes] = set()
-        # One journal for all tries at one snapshot, so that nothing is sent twice; none beyond that, as it goes by
-        # times of change, and what is written through a mapping changes none.
+
+        def refuse(error: SourceFileError) -> None:
+            held.add(error.path)
+
+        # A journal of its own: it goes by times of change, and what is written through a mapping changes none.
         with tempfile.TemporaryDirectory(prefix="push-", dir=self._state) as journal:
-            while True:
-                try:
-                    self._push(message, held, Path(journal), live)
-                    return held
-                except SourceFileError as error:
-                    if error.path in held or len(held) >= _MAX_HELD:
-                        raise
-                    held.add(error.path)
+            self._push(message, refuse, Path(journal), live)
+        return held
 
     def check_size(self) -> None:
         """Refuse to let more leave than may: a result as large as the data could be the data.
@@ -177,11 +173,11 @@ class OutputSealer:
                 f"the results have {size} bytes, {self._max_size} are allowed", "nothing of them was sealed"
             )
 
-    def _push(self, message: str, held: set[bytes], state: Path, live: bool) -> None:
+    def _push(self, message: str, refuse: Refuse, state: Path, live: bool) -> None:
         options = PushOptions(
             recipients=self._recipients,
             message=message,
-            held=held,
+            refuse=refuse,
             checksum=True,  # what is written through a mapping changes no time, and Gramine's clocks are coarse
             live=live,
             single_writer=self._single_writer,
