@@ -118,6 +118,15 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _show_help(error: click.exceptions.NoArgsIsHelpError) -> NoReturn:
+    """Tell whoever named no verb which there are."""
+    try:
+        error.show()
+    except OSError:  # as in `_fail`
+        _give_up(sys.stderr)
+    sys.exit(error.exit_code)
+
+
 def _fail_internally(error: Exception) -> NoReturn:
     if os.environ.get("SEALFS_DEBUG"):
         traceback.print_exc()
@@ -132,6 +141,8 @@ def main() -> NoReturn:
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        _show_help(error)
     except click.UsageError as error:
         help_hint = f"; '{error.ctx.command_path} --help' tells more" if error.ctx else ""
         _fail(error.format_message() + help_hint, 2)
