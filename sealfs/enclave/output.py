@@ -28,7 +28,7 @@ from pathlib import Path
 
 from sealfs.dataset.objects import HEAD
 from sealfs.dataset.push import Push, PushOptions
-from sealfs.dataset.scan import Refuse, shown
+from sealfs.dataset.scan import Refuse, scan, shown
 from sealfs.dataset.trust import TrustStore
 from sealfs.errors import (
     LocalIOError,
@@ -164,10 +164,9 @@ class OutputSealer:
         if self._max_size is None:
             return
         size = 0
-        for path in self._folder.rglob("*"):
-            status = path.lstat()
-            size += len(os.fsencode(path.relative_to(self._folder)))  # a name says as much as content
-            size += 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+        for found in scan(os.fsencode(self._folder), refuse=lambda error: None):  # as the push goes about it
+            size += len(found.path)  # a name says as much as content
+            size += 0 if stat.S_ISDIR(found.status.st_mode) else found.status.st_size
         if size > self._max_size:
             raise UsageError(
                 f"the results have {size} bytes, {self._max_size} are allowed", "nothing of them was sealed"

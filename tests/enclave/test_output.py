@@ -504,3 +504,29 @@ def test_no_more_leaves_than_may_whatever_it_is_hidden_in(
     finally:
         output.abandon()
     assert newest(local_store, TrustStore(memory / "state" / "trust")) == 1
+
+
+def test_what_vanishes_while_sizes_are_added_up_fails_nothing(
+    memory: Path, folder: Path, local_store: LocalStore, identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that the script left behind may still be tidying up."""
+    output = OutputSealer(
+        folder, local_store, [identity.recipient], memory / "state", interval=NEVER, patience=0.0, max_size=100
+    )
+    output.start()
+    (folder / "weights").write_bytes(b"weights")
+    (folder / "a.tmp").touch()
+
+    def vanishing(real: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def look(path: Any, *rest: Any, **words: Any) -> os.stat_result:
+            if not isinstance(path, int) and os.fsencode(path).endswith(b".tmp"):
+                Path(os.fsdecode(path)).unlink(missing_ok=True)
+            return real(path, *rest, **words)
+
+        return look
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.lstat", vanishing(os.lstat))
+        patch.setattr("os.stat", vanishing(os.stat))
+        output.finish()
+    assert content(local_store, identity, TrustStore(memory / "state" / "trust")) == {"weights": b"weights"}
