@@ -218,22 +218,26 @@ class Comparison:
         self.pending.append(number)
 
     def refuse(self, number: int, error: SourceFileError) -> None:
-        """Let a file of `pending` be as the snapshot has it, or out of it.
+        """Let a file of `pending` be as the snapshot has it, or out of it; out, too, if it is gone.
 
         Raises:
             SourceFileError: This push leaves nothing out.
         """
         self._refuse(error)
         old = self._changed.get(number)
+        is_gone = not self._is_there(error.path)
         if old is None:
-            self._left_out.add(number)
             self.plan.added -= 1
-            self.plan.files -= 1
         else:
-            entry = self._index.entry(old)
-            self.builder.set_status(number, entry.mode, entry.size, entry.mtime_ns)
-            self._keep(number, old)
             self.plan.changed -= 1
+            self.plan.removed += is_gone
+        if old is None or is_gone:
+            self._left_out.add(number)
+            self.plan.files -= 1
+            return
+        entry = self._index.entry(old)
+        self.builder.set_status(number, entry.mode, entry.size, entry.mtime_ns)
+        self._keep(number, old)
 
     def finish(self) -> IndexBuilder:
         """Return the index as it is to be, once all of `pending` is sealed or refused; the sums are now its own."""
@@ -247,10 +251,13 @@ class Comparison:
         number = self._numbers.get(error.path)
         if number is None or self.builder.has_children(number):
             return
-        if not os.path.lexists(os.path.join(self._top, error.path)):
+        if not self._is_there(error.path):
             self._left_out.add(number)
         elif error.path in self._old_directories:
             self._take_over(number, self._old_directories[error.path])
+
+    def _is_there(self, path: bytes) -> bool:
+        return os.path.lexists(os.path.join(self._top, path))
 
     def _take_over(self, number: int, old: int) -> None:
         """Let all that is in a directory be as the snapshot has it."""

@@ -110,7 +110,8 @@ class OpenFile:
 
         What reads the same before and after a moment was there at that moment, all of it (Afek et al., "Atomic
         snapshots of shared memory", JACM 1993: the double collect). So a log to which lines are added all the time
-        can be sealed, and what is written through a mapping, which changes no time, is noticed.
+        can be sealed, and what is written through a mapping, which changes no time, is noticed. What changes and
+        changes back, each time between the two reads of it, is not: files do not number their writes, as theirs do.
 
         Args:
             digest: SHA-256 of what was read.

@@ -46,7 +46,7 @@ class PushOptions:
         recipients: Who else may read; added to those that the dataset has.
         excludes: Globs of what to leave out.
         refuse: Told of each file and directory that can't be sealed. If it returns, these stay as the newest
-            snapshot has them, or out; otherwise what it raises ends the push.
+            snapshot has them, or out, and what is gone is out; otherwise what it raises ends the push.
         message: Kept, sealed, in the snapshot.
         checksum: Compare contents, where otherwise equal size and mtime mean unchanged.
         live: Take files that are being written as they are at one moment; needs `checksum`. Otherwise a push waits

@@ -227,9 +227,11 @@ def test_a_log_that_grows_all_the_time_is_in_each_snapshot(
 
 @pytest.mark.parametrize("size", [100_000, 10_000_000], ids=["small", "of several packs"])
 def test_what_is_overwritten_all_the_time_is_sealed_as_it_was_at_one_moment(
-    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, size: int
-) -> None:
+    sealer: Sealer, folder: Path, local_store: LocalStore, identity: Identity, trust: TrustStore,
+    small_packs: Callable[[int], None], size: int,
+) -> None:  # fmt: skip
     """Through a mapping, which changes no times. At each moment the first number is the last or one more."""
+    small_packs(1 << 20)
     output = sealer(interval=0.05)
     output.start()
     mapped = np.memmap(folder / "values", np.uint64, "w+", shape=(size // 8,))
