@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from sealfs.dataset.scan import shown
+from sealfs.dataset.scan import shown, vanished
 from sealfs.errors import SourceFileError
 
 _MIN_SPARSE = 1 << 20  # smaller files are not worth asking for holes
@@ -189,7 +189,7 @@ def open_file(top: bytes, path: bytes) -> Iterator[OpenFile]:
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        raise SourceFileError(f"'{shown(path)}' vanished while it was pushed", "run the push again", path) from None
+        raise vanished(path) from None
     except OSError as error:
         raise SourceFileError(
             f"cannot read '{shown(path)}': {error.strerror}",

@@ -57,6 +57,11 @@ def shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace") or "."
 
 
+def vanished(path: bytes) -> SourceFileError:
+    """Return how to say that something is gone that was there a moment ago."""
+    return SourceFileError(f"'{shown(path)}' vanished while it was pushed", "run the push again", path)
+
+
 def fail(error: SourceFileError) -> None:
     """Let the first that can't be sealed end it all."""
     raise error
@@ -65,13 +70,11 @@ def fail(error: SourceFileError) -> None:
 def scan(top: bytes, excludes: Sequence[str] = (), refuse: Refuse = fail) -> Iterator[Found]:
     """Yield everything below `top`, each directory's entries together and before what lies deeper.
 
-    What is deleted while the walk comes by is not there.
-
     Args:
         top: A directory.
         excludes: Globs; what matches by name or by path is left out, with all below it.
-        refuse: Told of what can't be read, and of what is neither file, directory nor symlink. If it returns,
-            directories among them seem empty, special files absent.
+        refuse: Told of what can't be read, of what vanishes before it could be looked at, and of what is neither
+            file, directory nor symlink. If it returns, directories among them seem empty, all else absent.
 
     Raises:
         SourceFileError: The top can't be read, or what `refuse` raises.
@@ -112,6 +115,7 @@ def _entries(top: bytes, directory: bytes, excludes: Sequence[str], refuse: Refu
             try:
                 status, target = _look_at(item.path)
             except FileNotFoundError:
+                refuse(vanished(path))
                 continue
             kind = stat.S_IFMT(status.st_mode)
             if kind in _KINDS:

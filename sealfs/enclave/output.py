@@ -135,7 +135,7 @@ class OutputSealer:
     def _go_on(self) -> None:
         held = self._snapshot("during the run", live=True)
         if held:
-            log.info("%d files were changing too fast and are sealed next time", len(held))
+            log.info("%d files were changing too fast, or could not be read: the next snapshot has them", len(held))
 
     def _snapshot(self, message: str, *, live: bool) -> set[bytes]:
         """Push the folder, and return which files stayed as they were in the snapshot before.

@@ -171,6 +171,29 @@ def test_the_signed_sums_are_those_of_the_index(
     assert (result.plan.files, result.plan.size) == (summary.files, summary.size)
 
 
+def let_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Temporary files go between the listing of their folder and the look at them."""
+    real = os.lstat
+
+    def vanishing(path: Any, *rest: Any, **words: Any) -> os.stat_result:
+        if os.fsencode(path).endswith(b".tmp"):
+            Path(os.fsdecode(path)).unlink(missing_ok=True)
+        return real(path, *rest, **words)
+
+    monkeypatch.setattr("os.lstat", vanishing)
+
+
+def test_what_vanishes_ends_a_push_that_leaves_nothing_out(
+    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that lists what it does not find is no reason to seal less."""
+    (source / "a.tmp").touch()
+    with monkeypatch.context() as patch:
+        let_vanish(patch)
+        with pytest.raises(SourceFileError, match=r"'a\.tmp' vanished"):
+            push(source, local_store, identity, trust)
+
+
 @pytest.mark.parametrize("place", ["", "folder"])
 def test_what_vanishes_while_its_folder_is_listed_takes_nothing_with_it(
     source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, snapshots: Snapshots,
@@ -183,17 +206,10 @@ def test_what_vanishes_while_its_folder_is_listed_takes_nothing_with_it(
     snapshots.take()
     (folder / "a.tmp").write_bytes(b"x")
     (folder / "z.tmp").write_bytes(b"x")
-    real = os.lstat
-
-    def vanishing(path: Any, *rest: Any, **words: Any) -> os.stat_result:
-        if os.fsencode(path).endswith(b".tmp"):
-            Path(os.fsdecode(path)).unlink(missing_ok=True)
-        return real(path, *rest, **words)
-
     with monkeypatch.context() as patch:
-        patch.setattr("os.lstat", vanishing)
+        let_vanish(patch)
         snapshots.take()
-    assert snapshots.refused == []
+    assert {os.path.basename(path) for path in snapshots.refused} == {b"a.tmp", b"z.tmp"}
     with opened(local_store, identity, trust) as view:
         found = {path: content for path, (_, _, content) in state_of_view(view).items()}
     assert found == {path: content for path, (_, _, content) in state_of_folder(source).items()}
