@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -277,6 +277,26 @@ def wait_for(condition: Any, patience: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def interrupted(
+    command: Sequence[str | Path], env: dict[str, str], when: Callable[[], bool], patience: float
+) -> int:
+    """Start a program, press Ctrl-C once something holds, and return how it ends."""
+    process = subprocess.Popen(command, env=env, start_new_session=True)
+
+    def is_time() -> bool:
+        assert process.poll() is None, "it ended before that"
+        return when()
+
+    try:
+        wait_for(is_time, patience)
+        time.sleep(0.1)  # in the middle of it, not at its very first step
+        os.killpg(process.pid, signal.SIGINT)
+        return process.wait(60)
+    finally:
+        process.kill()
+        process.wait()
 
 
 @contextlib.contextmanager

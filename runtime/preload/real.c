@@ -149,3 +149,13 @@ int sys_fstat(int descriptor, struct stat *status) {
 ssize_t sys_pread(int descriptor, void *out, size_t size, uint64_t offset) {
     return REAL(pread)(descriptor, out, size, (off_t)offset);
 }
+
+void *sys_map(size_t size) {
+    void *start = REAL(mmap)(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+    return start == MAP_FAILED ? NULL : start;
+}
+
+int sys_unmap(void *start, size_t size) {
+    return REAL(munmap)(start, size);
+}

@@ -125,7 +125,7 @@ static const struct state_header *map_state(int descriptor, struct stat *status)
     if (header == MAP_FAILED)
         return NULL;
     if (!memfd && (read_whole(descriptor, header, size) != 0 || mprotect(header, size, PROT_READ) != 0)) {
-        munmap(header, size);
+        REAL(munmap)(header, size);
         return NULL;
     }
     (void)madvise(header, (size_t)status->st_size, MADV_DONTDUMP);
@@ -134,7 +134,7 @@ static const struct state_header *map_state(int descriptor, struct stat *status)
         head <= header->index_offset && header->index_offset % STATE_ALIGNMENT == 0 &&
         header->index_offset + header->index_size == header->size)
         return header;
-    munmap(header, (size_t)status->st_size);
+    REAL(munmap)(header, (size_t)status->st_size);
     return NULL;
 }
 
@@ -153,7 +153,7 @@ int state_attach(int descriptor, char *message, size_t message_size) {
     if (header == NULL || !split_strings(header, strings)) {
         snprintf(message, message_size, "the attachment's state is not readable");
         if (header != NULL)
-            munmap((void *)header, (size_t)status.st_size);
+            REAL(munmap)((void *)header, (size_t)status.st_size);
         REAL(close)(descriptor);
         return -EINVAL;
     }
@@ -179,7 +179,7 @@ int state_attach(int descriptor, char *message, size_t message_size) {
             sealfs_close(core);
         } else
             REAL(close)(descriptor);
-        munmap((void *)header, (size_t)status.st_size);
+        REAL(munmap)((void *)header, (size_t)status.st_size);
         return error;
     }
     *at = (struct attachment){

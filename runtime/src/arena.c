@@ -4,6 +4,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "sys.h"
+
 #define HUGE_PAGE ((size_t)2 << 20)
 #define PAGE ((size_t)4096)
 #define SLOT_ALIGNMENT ((size_t)64)
@@ -24,7 +26,7 @@ void arena_destroy(struct arena *arena) {
     while (arena->chunks != NULL) {
         struct arena_chunk *chunk = arena->chunks;
         arena->chunks = chunk->next;
-        munmap(chunk->start, chunk->size);
+        sys_unmap(chunk->start, chunk->size);
         free(chunk);
     }
     *arena = (struct arena){.slot_size = arena->slot_size};
@@ -32,14 +34,14 @@ void arena_destroy(struct arena *arena) {
 
 /* Maps a multiple of 2 MiB on a boundary of 2 MiB: only such a place can be one huge page. */
 static void *map_aligned(size_t size) {
-    uint8_t *start = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    uint8_t *start = sys_map(size + HUGE_PAGE);
 
-    if (start == MAP_FAILED)
-        return MAP_FAILED;
+    if (start == NULL)
+        return NULL;
     size_t before = (HUGE_PAGE - (uintptr_t)start % HUGE_PAGE) % HUGE_PAGE;
     if (before != 0)
-        munmap(start, before);
-    munmap(start + before + size, HUGE_PAGE - before);
+        sys_unmap(start, before);
+    sys_unmap(start + before + size, HUGE_PAGE - before);
     (void)madvise(start + before, size, MADV_HUGEPAGE); /* where there is none, small pages do */
     return start + before;
 }
@@ -54,10 +56,8 @@ static int add_chunk(struct arena *arena) {
     if (arena->slot_size > size)
         size = arena->slot_size;
     size = (size + PAGE - 1) / PAGE * PAGE;
-    void *start = size == HUGE_PAGE
-                      ? map_aligned(size)
-                      : mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (start == MAP_FAILED) {
+    void *start = size == HUGE_PAGE ? map_aligned(size) : sys_map(size);
+    if (start == NULL) {
         free(chunk);
         return -1;
     }

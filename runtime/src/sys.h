@@ -1,7 +1,7 @@
 /* The few system calls that the core makes. The core alone uses libc; libsealfs.so puts its own in their place,
  * which go past the interposed names and keep descriptors out of the application's way.
  *
- * All return -1 and set errno on failure.
+ * All return -1 (`sys_map`: NULL) and set errno on failure.
  */
 #ifndef SEALFS_SYS_H
 #define SEALFS_SYS_H
@@ -16,5 +16,9 @@ int sys_open(const char *path);
 int sys_close(int descriptor);
 int sys_fstat(int descriptor, struct stat *status);
 ssize_t sys_pread(int descriptor, void *out, size_t size, uint64_t offset);
+
+/* Fresh memory of whole pages. */
+void *sys_map(size_t size);
+int sys_unmap(void *start, size_t size);
 
 #endif

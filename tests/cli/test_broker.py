@@ -12,7 +12,9 @@ from commands import InProcess, Outcome, Sealfs, broker_started
 
 STRICT = 'measurements = { sgx = ["' + "cd" * 32 + '"] }\n'
 DEVELOPMENT = 'level = "L1"\ndevelopment = true\n'
-REHEARSAL = 'level = "L2"\nmeasurements = { "sealfs-runner" = ["' + "ab" * 32 + '"] }\n'
+
+PolicyFile = Callable[[str], Path]
+Seal = Callable[[str, str], Outcome]  # to the broker at that address, under that policy
 
 
 @pytest.fixture
@@ -22,13 +24,31 @@ def url(process: Sealfs, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> Callable[[str], Path]:
+def other(somebody: Callable[[str], InProcess]) -> InProcess:
+    """A user who is not the owner."""
+    return somebody("other")
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> PolicyFile:
+    """Returns a function that writes a policy's text to a file."""
+
     def write(text: str) -> Path:
         path = tmp_path / "policy.toml"
         path.write_text(text)
         return path
 
     return write
+
+
+@pytest.fixture
+def seal(sealfs: InProcess, source: Path, store: Path, policy: PolicyFile) -> Seal:
+    """Returns a function that pushes the owner's folder and leaves its keys with a broker, under a policy."""
+
+    def push(broker: str, text: str) -> Outcome:
+        return sealfs("push", source, store, "--broker", broker, "--policy", policy(text))
+
+    return push
 
 
 def run(user: InProcess, store: Path, *command: object, code: int = 0) -> Outcome:
@@ -45,17 +65,11 @@ def identifier(sealfs: InProcess, store: Path) -> str:
 
 
 def test_the_owner_keeps_access_and_nobody_else_gets_any(
-    sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
-    url: str,
-    source: Path,
-    store: Path,
-    policy: Callable[[str], Path],
+    sealfs: InProcess, other: InProcess, url: str, store: Path, seal: Seal
 ) -> None:
-    pushed = sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+    pushed = seal(url, STRICT)
     assert f"the broker at {url} releases version 1 to what proves L5" in pushed.stderr
     assert "0.bin,healthy" in run(sealfs, store, "cat", "@/labels.csv").text
-    other = somebody("other")
     refused = run(other, store, "true", code=4)
     assert "this dataset needs L5; this process offered no evidence" in refused.complaint
     stat = sealfs("stat", store, "--json").json
@@ -63,16 +77,9 @@ def test_the_owner_keeps_access_and_nobody_else_gets_any(
 
 
 def test_made_up_data_opens_anywhere_and_says_so(
-    sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
-    url: str,
-    source: Path,
-    store: Path,
-    tmp_path: Path,
-    policy: Callable[[str], Path],
+    other: InProcess, url: str, store: Path, tmp_path: Path, seal: Seal
 ) -> None:
-    sealfs("push", source, store, "--broker", url, "--policy", policy(DEVELOPMENT))
-    other = somebody("other")
+    seal(url, DEVELOPMENT)
     script = tmp_path / "train.py"
     script.write_text("import sys; open(sys.argv[2] + '/model', 'w').write(open(sys.argv[1]).read())\n")
     data, out, results = tmp_path / "data", tmp_path / "out", tmp_path / "results"
@@ -92,16 +99,15 @@ def test_made_up_data_opens_anywhere_and_says_so(
 def test_whatever_reads_asks(
     named: bool,
     sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
+    other: InProcess,
     url: str,
     source: Path,
     store: Path,
     tmp_path: Path,
-    policy: Callable[[str], Path],
+    seal: Seal,
 ) -> None:
     """The broker that the dataset names, or the one that the reader does; with an identity, or without."""
-    sealfs("push", source, store, "--broker", url, "--policy", policy(DEVELOPMENT))
-    other = somebody("other")
+    seal(url, DEVELOPMENT)
     hint = ("--broker", f"owner@{url}") if named else ()
     if named:
         other.identity_path.unlink()
@@ -118,17 +124,8 @@ def test_whatever_reads_asks(
     assert (tmp_path / "pulled" / "images" / "1.bin").read_bytes() == bytes([1]) * 1000
 
 
-def test_whatever_reads_is_refused(
-    sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
-    url: str,
-    source: Path,
-    store: Path,
-    tmp_path: Path,
-    policy: Callable[[str], Path],
-) -> None:
-    sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
-    other = somebody("other")
+def test_whatever_reads_is_refused(other: InProcess, url: str, store: Path, tmp_path: Path, seal: Seal) -> None:
+    seal(url, STRICT)
     for verb in (("ls", store), ("cat", store, "labels.csv"), ("stat", store, "latest"), ("warm", store)):
         assert "this dataset needs L5; this process offered no evidence" in other(*verb, code=4).complaint
     assert "needs L5" in other("pull", store, tmp_path / "pulled", code=4).complaint
@@ -144,14 +141,15 @@ def test_whatever_reads_is_refused(
 def test_mount_asks_as_well(
     process: Sealfs,
     somebody: Callable[[str], InProcess],
+    other: InProcess,
     url: str,
     source: Path,
     store: Path,
     tmp_path: Path,
-    policy: Callable[[str], Path],
+    policy: PolicyFile,
 ) -> None:
     process("push", source, store, "--broker", url, "--policy", policy(STRICT))
-    other, place = somebody("other"), tmp_path / "mnt"
+    place = tmp_path / "mnt"
     place.mkdir()
     refused = other("mount", store, place, code=4)
     assert "this dataset needs L5; this process offered no evidence" in refused.complaint
@@ -162,34 +160,28 @@ def test_mount_asks_as_well(
 
 
 def test_later_pushes_and_rotations_bring_the_broker_up_to_date(
-    sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
-    url: str,
-    source: Path,
-    store: Path,
-    policy: Callable[[str], Path],
+    sealfs: InProcess, other: InProcess, url: str, source: Path, store: Path, seal: Seal
 ) -> None:
-    sealfs("push", source, store, "--broker", url, "--policy", policy(DEVELOPMENT))
+    seal(url, DEVELOPMENT)
     (source / "more").write_text("more")
     sealfs("push", source, store)
     sealfs("rotate", store)
     (source / "even more").write_text("even more")
     sealfs("push", source, store)
-    assert run(somebody("other"), store, "cat", "@/even more").text == "even more"
+    assert run(other, store, "cat", "@/even more").text == "even more"
     shown = sealfs("broker", "show", "--json", "--broker", url).json
     assert [dataset["version"] for dataset in shown["datasets"]] == [4]
 
 
 def test_another_broker(
-    sealfs: InProcess, process: Sealfs, url: str, source: Path, store: Path, tmp_path: Path,
-    policy: Callable[[str], Path],
-) -> None:  # fmt: skip
+    sealfs: InProcess, process: Sealfs, url: str, store: Path, tmp_path: Path, seal: Seal
+) -> None:
     """The old one is not forgotten: it has the keys until it is told."""
     (tmp_path / "second").mkdir()
-    sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+    seal(url, STRICT)
     apart = ["--home", tmp_path / "second" / "home", "--key-file", tmp_path / "second" / "key"]
     with broker_started(process, tmp_path / "second", *apart) as other:
-        moved = sealfs("push", source, store, "--broker", other, "--policy", policy(STRICT))
+        moved = seal(other, STRICT)
         assert f"the broker at {url} still has the keys" in moved.stderr
         assert sealfs("stat", store, "--json").json["broker"] == other
         sealfs("broker", "withdraw", identifier(sealfs, store), "--broker", url)
@@ -197,10 +189,10 @@ def test_another_broker(
 
 
 def test_a_push_whose_broker_is_away_does_nothing(
-    sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
+    sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, seal: Seal
 ) -> None:
     with broker_started(process, tmp_path) as url:
-        sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+        seal(url, STRICT)
     (source / "more").write_text("more")
     failed = sealfs("push", source, store, code=13)
     assert "does not answer" in failed.complaint
@@ -209,17 +201,17 @@ def test_a_push_whose_broker_is_away_does_nothing(
 
 def test_a_push_whose_broker_fails_says_what_holds(
     sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
+    other: InProcess,
     url: str,
     source: Path,
     store: Path,
-    policy: Callable[[str], Path],
+    seal: Seal,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from sealfs.broker.owner import BrokerMember
     from sealfs.errors import BrokerError
 
-    sealfs("push", source, store, "--broker", url, "--policy", policy(DEVELOPMENT))
+    seal(url, DEVELOPMENT)
     (source / "more").write_text("more")
 
     def fail(*arguments: object) -> int:
@@ -231,7 +223,6 @@ def test_a_push_whose_broker_fails_says_what_holds(
     assert "version 2 is in the store, but the broker" in failed.complaint
     assert "still has version 1" in failed.complaint
     assert "run the same command again" in failed.complaint
-    other = somebody("other")
     stale = run(other, store, "true", code=6)
     assert "the store serves version 2, but the owner has published 1 only" in stale.complaint
     again = sealfs("push", source, store)
@@ -240,31 +231,20 @@ def test_a_push_whose_broker_fails_says_what_holds(
 
 
 def test_a_store_that_serves_an_old_snapshot(
-    sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
-    url: str,
-    source: Path,
-    store: Path,
-    policy: Callable[[str], Path],
+    sealfs: InProcess, other: InProcess, url: str, source: Path, store: Path, seal: Seal
 ) -> None:
     """A reader that has never seen the dataset is told by the owner's broker."""
-    sealfs("push", source, store, "--broker", url, "--policy", policy(DEVELOPMENT))
+    seal(url, DEVELOPMENT)
     old = (store / "head").read_bytes()
     (source / "more").write_text("more")
     sealfs("push", source, store)
     (store / "head").write_bytes(old)
-    refused = run(somebody("other"), store, "true", code=6)
+    refused = run(other, store, "true", code=6)
     assert "the store serves version 1, but the owner has published 2" in refused.complaint
 
 
 def test_what_is_wrong_is_said_before_anything_is_sealed(
-    sealfs: InProcess,
-    somebody: Callable[[str], InProcess],
-    url: str,
-    source: Path,
-    store: Path,
-    tmp_path: Path,
-    policy: Callable[[str], Path],
+    sealfs: InProcess, other: InProcess, url: str, source: Path, store: Path, tmp_path: Path, policy: PolicyFile
 ) -> None:
     def refused(*arguments: object, code: int, user: InProcess = sealfs) -> str:
         complaint = user("push", source, store, *arguments, code=code).complaint
@@ -277,18 +257,15 @@ def test_what_is_wrong_is_said_before_anything_is_sealed(
     assert "HTTPS only" in refused("--broker", "http://keys.example", code=2)
     assert "no level" in refused("--broker", url, "--policy", policy('level = "L9"'), code=2)
     assert "cannot read" in refused("--broker", url, "--policy", tmp_path / "none", code=9)
-    other = url.partition("#")[0] + "#sha256:" + "0" * 64
-    assert "somebody stands in" in refused("--broker", other, "--policy", policy(STRICT), code=13)
-    stranger = somebody("stranger")
-    complaint = refused("--broker", url, "--policy", policy(STRICT), code=4, user=stranger)
+    impostor = url.partition("#")[0] + "#sha256:" + "0" * 64
+    assert "somebody stands in" in refused("--broker", impostor, "--policy", policy(STRICT), code=13)
+    complaint = refused("--broker", url, "--policy", policy(STRICT), code=4, user=other)
     assert "no member of this broker" in complaint
 
 
 def test_members_and_runners(
-    sealfs: InProcess, somebody: Callable[[str], InProcess], url: str, source: Path, tmp_path: Path,
-    policy: Callable[[str], Path],
-) -> None:  # fmt: skip
-    other = somebody("other")
+    sealfs: InProcess, other: InProcess, url: str, source: Path, tmp_path: Path, policy: PolicyFile
+) -> None:
     public = other.identity_path.with_name("identity.pub")
     sealfs("broker", "member", "hospital", public, "--broker", url)
     other("push", source, tmp_path / "theirs", "--broker", url, "--policy", policy(STRICT))
@@ -302,8 +279,8 @@ def test_members_and_runners(
     assert "no member" in other("broker", "show", "--broker", url, code=4).complaint
 
 
-def test_the_log(sealfs: InProcess, url: str, source: Path, store: Path, policy: Callable[[str], Path]) -> None:
-    sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+def test_the_log(sealfs: InProcess, url: str, seal: Seal) -> None:
+    seal(url, STRICT)
     printed = sealfs("broker", "log", "--broker", url)
     assert "created:" in printed.text
     assert "changed: " in printed.text
@@ -313,11 +290,11 @@ def test_the_log(sealfs: InProcess, url: str, source: Path, store: Path, policy:
 
 
 def test_a_checkpoint_notices_a_log_that_was_cut(
-    sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
+    sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, seal: Seal
 ) -> None:
     kept = tmp_path / "checkpoint"
     with broker_started(process, tmp_path) as url:
-        sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+        seal(url, STRICT)
         kept.write_text(sealfs("broker", "checkpoint", "--broker", url).text)
     home = process.home / "state" / "sealfs" / "broker"
     with sqlite3.connect(home / "broker.sqlite") as connection:
@@ -353,13 +330,11 @@ def test_a_port_that_is_taken(process: Sealfs, url: str, tmp_path: Path) -> None
     assert "another broker is running" in again.stderr
 
 
-def test_backup_and_rewrap(
-    sealfs: InProcess, process: Sealfs, source: Path, store: Path, tmp_path: Path, policy: Callable[[str], Path]
-) -> None:
+def test_backup_and_rewrap(sealfs: InProcess, process: Sealfs, tmp_path: Path, seal: Seal) -> None:
     copy, phrase = tmp_path / "copy" / "broker.sqlite", tmp_path / "phrase"
     copy.parent.mkdir()
     with broker_started(process, tmp_path) as url:
-        sealfs("push", source, store, "--broker", url, "--policy", policy(STRICT))
+        seal(url, STRICT)
         sealfs("broker", "backup", copy)
         assert "another broker is running" in sealfs("broker", "rewrap", "--kms", "x", code=8).complaint
     phrase.write_text("a good passphrase\n")

@@ -6,7 +6,7 @@ import hashlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from contracts.world import SCRIPT, World, three_brokers
+from contracts.world import SCRIPT, World
 from sealfs.attestation.levels import Level
 from sealfs.attestation.sample import SampleProvider
 from sealfs.attestation.verify import Verifier
@@ -45,15 +45,6 @@ pytestmark = [
 ]
 
 SAMPLES = Verifier(allow_sample=True)
-FILES_A, FILES_B = {"1": b"1\n2\n", "2": b"4\n"}, {"1": b"10\n20\n"}
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with three_brokers(tmp_path) as found:
-        found.seal("bank-a", "loans-a", FILES_A)
-        found.seal("bank-b", "loans-b", FILES_B)
-        yield found
 
 
 class Operator:

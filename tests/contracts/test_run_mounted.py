@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.test_run import FILES_A, FILES_B, Operator, operator
-from contracts.world import World, three_brokers
+from contracts.test_run import Operator, operator
+from contracts.world import World
 from sealfs.contracts.terms import Input
 from sealfs.enclave.attach import INTEGRITY_EXIT
 from sealfs.errors import UsageError
@@ -33,14 +33,11 @@ print(sorted(name for name in os.environ if name.startswith(("SEALFS", "LD", "XD
 """
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with three_brokers(tmp_path) as found:
-        found.seal("bank-a", "loans-a", FILES_A)
-        found.seal("bank-b", "loans-b", FILES_B)
-        yield found
-        assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
-        assert list((tmp_path / "run").glob("out*")) == []
+@pytest.fixture(autouse=True)
+def nothing_stays(world: World) -> Iterator[None]:
+    yield
+    assert str(world.folder) not in Path("/proc/self/mounts").read_text()
+    assert list((world.folder / "run").glob("out*")) == []
 
 
 def with_script(world: World, script: bytes) -> Operator:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from commands import InProcess
 
-from contracts.test_release import RUN
-from contracts.world import World, three_brokers
+from contracts.world import RUN, World, three_brokers
 from sealfs.attestation.sample import SampleProvider
 from sealfs.contracts.terms import Input, SealedData
 from sealfs.dataset.dataset import Dataset

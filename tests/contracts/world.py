@@ -16,6 +16,7 @@ from broker.tools import Broker, serving, wrapper
 from sealfs.attestation.levels import Level
 from sealfs.attestation.policy import Policy
 from sealfs.attestation.verdict import RegisteredManifest
+from sealfs.broker.client import BrokerClient, Released
 from sealfs.broker.exchange import bring, exchange
 from sealfs.broker.home import create, open_home
 from sealfs.contracts.contract import Contract
@@ -30,6 +31,8 @@ from sealfs.keys import Identity, Signer
 from sealfs.store.local import LocalStore
 
 ONLY_BY_CONTRACT = Policy(Level.L1, development=True, contract=True)
+RUN = "ab" * 16  # a run's id
+LOANS = {"a": {"1": b"1\n2\n", "2": b"4\n"}, "b": {"1": b"10\n20\n"}}
 SCRIPT = b"""
 import os, sys
 data, out = sys.argv[1:3]
@@ -102,6 +105,11 @@ class World:
             self.publish(each, share, data, somebody.identity.signer, policy)
         somebody.data[name], somebody.keys[name] = data, keys
         return data
+
+    def seal_loans(self) -> None:
+        """What the contract is about: a dataset of each bank."""
+        for letter, files in LOANS.items():
+            self.seal(f"bank-{letter}", f"loans-{letter}", files)
 
     def publish(
         self, owner: str, keys: DatasetKeys, data: SealedData, signer: Signer, policy: Policy | None = None
@@ -220,6 +228,20 @@ def three_brokers(folder: Path) -> Iterator[World]:
             address, clock, intel = stack.enter_context(serving(opened))
             parties[name] = Somebody(name, identity, Broker(opened, address, identity, clock, intel))
         yield World(folder, parties)
+
+
+def client(world: World, owner: str, bound: str | None) -> BrokerClient:
+    """What an enclave without evidence asks an owner's broker with."""
+    broker = world[owner].broker
+    assert broker is not None
+    return BrokerClient(broker.address, None, bound=bound)
+
+
+def ask(world: World, owner: str, bound: Contract | str | None, name: str | None = None) -> Released:
+    """Ask an owner's broker for their data, as an enclave that is bound to a contract would."""
+    data = world[owner].data[name or f"loans-{owner[-1]}"]
+    digest = bound.digest if isinstance(bound, Contract) else bound
+    return client(world, owner, digest).resource(owner, bytes.fromhex(data.dataset), data.version)
 
 
 def plain_results(folder: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.tools import Spy, names, opened, push, state_of_folder, state_of_view
+from dataset.tools import Spy, names, opened, push, served, state_of_folder, state_of_view
 from sealfs.dataset.access import AccessChange
 from sealfs.dataset.dataset import Dataset, Summary
 from sealfs.dataset.gc import delete_garbage, find_garbage
@@ -77,10 +77,8 @@ def test_a_revoked_reader_opens_old_versions_and_nothing_new(
     push(tree, local_store, identity, trust)
     assert not can_open(local_store, reader, trust)
     assert not can_open(local_store, reader, trust, 2)
-    with opened(local_store, reader, trust, 1) as view:
-        assert state_of_view(view) == first
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, reader, trust, 1) == first
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 def test_the_keys_a_revoked_reader_kept_do_not_open_a_byte_of_what_is_new(
@@ -114,8 +112,7 @@ def test_unchanged_files_keep_their_packs_over_a_rotation_and_stay_readable(
     dataset = Dataset.open(local_store, trust)
     index = dataset.index(dataset.keys(identity))
     assert {index.pack(n).epoch for n in range(index.packs)} == {1, 2}
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 @pytest.mark.parametrize("action", ["revoke", "rotate"])
@@ -140,8 +137,7 @@ def test_reencryption_and_gc_leave_nothing_that_the_old_key_opens(
     assert not old & names(local_store, PACKS)
     for version in (1, 2):
         assert not local_store_has(local_store, trust, version)
-    with opened(local_store, identity, trust) as view:
-        assert list(state_of_view(view).items()) == list(state_of_folder(tree).items())
+    assert list(served(local_store, identity, trust).items()) == list(state_of_folder(tree).items())
     assert can_open(local_store, reader, trust) == (action == "rotate")
     assert push(tree, local_store, identity, trust).snapshot is None
 
@@ -211,8 +207,7 @@ def test_a_change_that_is_interrupted_at_any_object_changes_nothing(
         break
     assert at >= 5
     assert not can_open(local_store, reader, trust)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 def test_a_change_that_loses_against_a_push_says_so(

@@ -307,11 +307,9 @@ def test_pull_leaves_whole_files_or_none(victim: Victim, tmp_path: Path) -> None
 
 
 def test_an_older_object_of_the_very_same_size_is_not_taken_for_the_newer(
-    tmp_path: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
 ) -> None:
     # same key, same dataset, same length: only the signed digest tells one version's index from another's
-    source = tmp_path / "source"
-    source.mkdir()
     for number in range(3):
         (source / "file").write_bytes(bytes([number]) * 3000)
         push(source, local_store, identity, trust)
@@ -345,11 +343,9 @@ def test_a_reference_takes_the_bytes_it_was_made_of_and_no_others(data: bytes, o
 
 
 def test_what_a_recipient_forges_is_found_by_verify_and_pull(
-    tmp_path: Path, identity: Identity, trust: TrustStore, local_store: LocalStore
+    source: Path, tmp_path: Path, identity: Identity, trust: TrustStore, local_store: LocalStore
 ) -> None:
     """Whoever has the keys can seal other content at the same place: a reader of segments can't tell."""
-    source = tmp_path / "source"
-    source.mkdir()
     (source / "file").write_bytes(b"honest")
     push(source, local_store, identity, trust)
     dataset = Dataset.open(local_store, trust)

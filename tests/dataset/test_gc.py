@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.tools import Spy, names, opened, push, state_of_folder, state_of_view
+from dataset.tools import Spy, names, push, served, state_of_folder
 from sealfs.dataset.access import AccessChange
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.gc import delete_garbage, find_garbage
@@ -47,8 +47,7 @@ def three(tree: Path, local_store: LocalStore, identity: Identity, trust: TrustS
 
 def check(store: LocalStore, identity: Identity, trust: TrustStore, states: dict[int, dict[bytes, object]]) -> None:
     for version, state in states.items():
-        with opened(store, identity, trust, version) as view:
-            assert state_of_view(view) == state, f"version {version}"
+        assert served(store, identity, trust, version) == state, f"version {version}"
 
 
 def test_nothing_goes_while_everything_is_needed(
@@ -149,8 +148,7 @@ def test_gc_at_every_step_of_a_push_does_no_harm(
     for number in range(3):
         (tree / "new").write_bytes(bytes([number]) * 100_000)
         push(tree, collecting, identity, trust, jobs=1)
-        with opened(local_store, identity, trust) as view:
-            assert state_of_view(view) == state_of_folder(tree)
+        assert served(local_store, identity, trust) == state_of_folder(tree)
     assert collecting.runs > 20
 
 
@@ -169,8 +167,7 @@ def test_gc_at_every_step_of_a_change_of_access_does_no_harm(
     ]
     for deed in deeds:
         deed(AccessChange(collecting, identity, trust))
-        with opened(local_store, identity, trust) as view:
-            assert state_of_view(view) == state_of_folder(tree)
+        assert served(local_store, identity, trust) == state_of_folder(tree)
     assert collecting.runs > 20
 
 
@@ -214,8 +211,7 @@ def test_an_abandoned_push_is_cleared_away_and_can_still_be_run_again(
     assert len(collect(local_store, trust, later=ABANDONED_AFTER + 60)) == 3
     assert names(local_store) == before
     assert push(tree, local_store, identity, trust).resumed == 0
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 @pytest.mark.parametrize("step", [PACKS, INDEXES, SNAPSHOTS])
@@ -248,11 +244,9 @@ def test_a_push_that_was_taken_for_abandoned_publishes_nothing(
 
     with pytest.raises(ConflictError, match="abandoned"):
         push(tree, Asleep(local_store), identity, trust, jobs=1)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == before
+    assert served(local_store, identity, trust) == before
     push(tree, local_store, identity, trust)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 def test_gc_deletes_nothing_on_the_word_of_a_forged_or_damaged_store(
@@ -357,5 +351,4 @@ def test_a_push_that_ends_at_any_step_of_a_gc_loses_nothing(
     assert len(steps) == 6
     go_on.set()
     pusher.join()
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)

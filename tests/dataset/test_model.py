@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from dataset.tools import State, mounted, opened, pull, push, state_of_folder, state_of_view
+from dataset.tools import State, mounted, opened, pull, push, served, state_of_folder
 from sealfs.dataset.access import AccessChange
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.gc import delete_garbage, find_garbage
@@ -174,8 +174,8 @@ class Folder(RuleBasedStateMachine):
         assert list(self.versions[self._newest()].items()) == list(state_of_folder(self.source).items())
 
     def _compare(self, version: int) -> None:
-        with opened(self.store, self.identity, self.trust, version) as view:
-            assert list(state_of_view(view).items()) == list(self.versions[version].items())
+        found = served(self.store, self.identity, self.trust, version)
+        assert list(found.items()) == list(self.versions[version].items())
 
     @precondition(lambda self: self.versions)
     @rule()

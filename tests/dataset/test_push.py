@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dataset.tools import SEGMENT, names, opened, pull, push, state_of_folder, state_of_view
+from dataset.tools import SEGMENT, names, pull, push, served, state_of_folder
 from sealfs.dataset import content
 from sealfs.dataset.compare import Plan
 from sealfs.dataset.dataset import Dataset, Summary
@@ -58,8 +58,7 @@ def test_everything_arrives(tree: Path, local_store: LocalStore, identity: Ident
     result = push(tree, local_store, identity, trust, message="first")
     assert result.snapshot is not None
     assert result.snapshot.version == 1
-    with opened(local_store, identity, trust) as view:
-        assert list(state_of_view(view).items()) == list(state_of_folder(tree).items())
+    assert list(served(local_store, identity, trust).items()) == list(state_of_folder(tree).items())
     dataset = Dataset.open(local_store, trust)
     summary = Summary.open(dataset.snapshot, dataset.keys(identity))
     assert (summary.action, summary.message, summary.added) == ("push", "first", result.plan.files)
@@ -67,17 +66,14 @@ def test_everything_arrives(tree: Path, local_store: LocalStore, identity: Ident
 
 
 def test_an_empty_folder_and_an_empty_file_are_datasets(
-    tmp_path: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
+    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
 ) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
     push(source, local_store, identity, trust)
     (source / "empty").touch()
     push(source, local_store, identity, trust)
     assert not names(local_store, PACKS)
     for version, count in ((1, 1), (2, 2)):
-        with opened(local_store, identity, trust, version) as view:
-            assert len(state_of_view(view)) == count
+        assert len(served(local_store, identity, trust, version)) == count
 
 
 def test_unchanged_files_are_neither_read_nor_sent(
@@ -108,8 +104,7 @@ def test_only_what_changed_is_read_and_sent(
     assert (result.plan.added, result.plan.changed, result.plan.removed) == (1, 1, 1)
     assert len(names(local_store, PACKS) - packs) == 1
     assert result.sent < 4 * SEGMENT
-    with opened(local_store, identity, trust) as view:
-        assert list(state_of_view(view).items()) == list(state_of_folder(tree).items())
+    assert list(served(local_store, identity, trust).items()) == list(state_of_folder(tree).items())
 
 
 def test_checksum_finds_what_hides_behind_an_old_time_and_sends_no_more(
@@ -126,8 +121,7 @@ def test_checksum_finds_what_hides_behind_an_old_time_and_sends_no_more(
     assert len(opens.paths) >= 15
     assert opens.paths[b"images/05.bin"] == 2
     assert opens.paths[b"images/06.bin"] == 1
-    with opened(local_store, identity, trust) as view:
-        assert list(state_of_view(view).items()) == list(state_of_folder(tree).items())
+    assert list(served(local_store, identity, trust).items()) == list(state_of_folder(tree).items())
 
 
 def test_without_checksum_size_and_time_decide(
@@ -151,8 +145,7 @@ def test_another_size_is_a_change_whatever_the_time_says(
     os.truncate(sly, before.st_size - 1)
     os.utime(sly, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert push(tree, local_store, identity, trust, checksum=checksum).plan.changed == 1
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 def test_dry_run_writes_nothing_and_lists_what_differs(
@@ -195,8 +188,7 @@ def test_excludes(
     gone: Callable[[bytes], bool],
 ) -> None:
     push(tree, local_store, identity, trust, excludes=globs)
-    with opened(local_store, identity, trust) as view:
-        assert list(state_of_view(view)) == [path for path in state_of_folder(tree) if not gone(path)]
+    assert list(served(local_store, identity, trust)) == [path for path in state_of_folder(tree) if not gone(path)]
 
 
 @pytest.mark.parametrize(("kind", "called"), [("fifo", "a named pipe"), ("socket", "a socket")])
@@ -315,8 +307,7 @@ def test_recipients_are_added_even_when_no_file_changed(
     result = push(tree, local_store, identity, trust, recipients=[reader.recipient, reader.recipient])
     assert result.snapshot is not None
     assert Dataset.open(local_store, trust).keyring().recipients == (identity.recipient, reader.recipient)
-    with opened(local_store, reader, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, reader, trust) == state_of_folder(tree)
     assert push(tree, local_store, identity, trust, recipients=[reader.recipient]).snapshot is None
 
 
@@ -349,10 +340,8 @@ def test_a_segment_length_that_no_reader_takes_is_refused_before_anything_is_sen
 
 @pytest.mark.parametrize("length", [33, 4096, 16 << 20])
 def test_the_shortest_and_longest_segments_work(
-    tmp_path: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, length: int
+    source: Path, tmp_path: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, length: int
 ) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
     (source / "file").write_bytes(os.urandom(3000))
     push(source, local_store, identity, trust, segment_length=length)
     assert pull(local_store, identity, trust, tmp_path / "out") == state_of_folder(source)

@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from dataset.tools import SEGMENT, names, opened, push, read, sparse_file, state_of_folder, state_of_view
+from dataset.tools import (
+    SEGMENT,
+    Provider,
+    names,
+    opened,
+    push,
+    read,
+    sparse_file,
+    state_of_folder,
+    state_of_view,
+)
 from sealfs.dataset import content
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import HEAD
@@ -48,17 +58,9 @@ class Meddler:
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.usefixtures("small_packs")
 def test_a_file_that_changes_while_it_is_read_is_read_again(
-    tmp_path: Path,
-    local_store: LocalStore,
-    identity: Identity,
-    trust: TrustStore,
-    monkeypatch: pytest.MonkeyPatch,
-    size: int,
-    times: int,
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, size: int, times: int
 ) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    path = source / "file"
+    path = provider.source / "file"
     path.write_bytes(b"0" * size)
     generation = iter(range(1, 10))
 
@@ -67,53 +69,38 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
             file.write(bytes([next(generation)]) * size)
 
     Meddler(monkeypatch, path, [rewrite] * times)
-    push(source, local_store, identity, trust)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(source)
+    provider.push()
+    with opened(provider.store, provider.identity, provider.trust) as view:
+        assert state_of_view(view) == state_of_folder(provider.source)
         assert read(view, view.lookup(b"file")) == bytes([times]) * size
 
 
 @pytest.mark.parametrize("size", [3 * SEGMENT, 5 * (64 << 10)])
 @pytest.mark.usefixtures("small_packs")
 def test_a_file_that_never_holds_still_ends_the_push(
-    tmp_path: Path,
-    local_store: LocalStore,
-    identity: Identity,
-    trust: TrustStore,
-    monkeypatch: pytest.MonkeyPatch,
-    size: int,
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    path = source / "restless"
+    path = provider.source / "restless"
     path.write_bytes(bytes(size))
     Meddler(monkeypatch, path, [lambda: os.utime(path)] * 1000)
     with pytest.raises(LocalIOError, match="'restless' keeps changing"):
-        push(source, local_store, identity, trust)
-    assert HEAD not in names(local_store)
+        provider.push()
+    assert HEAD not in names(provider.store)
     with pytest.raises(NotADatasetError):
-        Dataset.open(local_store, trust)
+        Dataset.open(provider.store, provider.trust)
 
 
 @pytest.mark.parametrize("left", [0, 10, 5000, (1 << 20) + 100])
 @pytest.mark.parametrize("at", range(6))
 @pytest.mark.usefixtures("small_packs")
 def test_a_sparse_file_that_is_cut_while_it_is_read_takes_no_other_file_with_it(
-    tmp_path: Path,
-    local_store: LocalStore,
-    identity: Identity,
-    trust: TrustStore,
-    monkeypatch: pytest.MonkeyPatch,
-    left: int,
-    at: int,
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, left: int, at: int
 ) -> None:
     # the half-read pieces of the large file wait in the very pack that small files go to next
-    source = tmp_path / "source"
-    source.mkdir()
     names_in_order = [b"a", b"b", b"c"]
     for name in names_in_order:
-        (source / name.decode()).write_bytes(name * 1000)
-    big = source / "big"
+        (provider.source / name.decode()).write_bytes(name * 1000)
+    big = provider.source / "big"
     sparse_file(big, 4)
     calls, real = iter(range(1000)), os.lseek
 
@@ -124,25 +111,17 @@ def test_a_sparse_file_that_is_cut_while_it_is_read_takes_no_other_file_with_it(
         return found
 
     monkeypatch.setattr("os.lseek", meddling)
-    push(source, local_store, identity, trust)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(source)
+    provider.push()
+    assert provider.served() == state_of_folder(provider.source)
 
 
 @pytest.mark.parametrize("refused", [{os.SEEK_DATA, os.SEEK_HOLE}, {os.SEEK_HOLE}])
 @pytest.mark.usefixtures("small_packs")
 def test_a_sparse_file_where_nobody_finds_holes_is_all_data(
-    tmp_path: Path,
-    local_store: LocalStore,
-    identity: Identity,
-    trust: TrustStore,
-    monkeypatch: pytest.MonkeyPatch,
-    refused: set[int],
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, refused: set[int]
 ) -> None:
     # so is every larger file in Gramine's memory: it counts no blocks, and knows neither call
-    source = tmp_path / "source"
-    source.mkdir()
-    sparse_file(source / "big", 4)
+    sparse_file(provider.source / "big", 4)
     real, tried = os.lseek, set()
 
     def lesser(descriptor: int, offset: int, how: int) -> int:
@@ -153,40 +132,27 @@ def test_a_sparse_file_where_nobody_finds_holes_is_all_data(
 
     with monkeypatch.context() as patch:
         patch.setattr("os.lseek", lesser)
-        push(source, local_store, identity, trust)
+        provider.push()
     assert tried == refused
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(source)
+    assert provider.served() == state_of_folder(provider.source)
 
 
 @pytest.mark.parametrize("left", [0, 100])
 def test_a_file_that_is_cut_while_it_is_compared_is_pushed_as_it_is(
-    tmp_path: Path,
-    local_store: LocalStore,
-    identity: Identity,
-    trust: TrustStore,
-    monkeypatch: pytest.MonkeyPatch,
-    left: int,
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, left: int
 ) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
-    path = source / "file"
+    path = provider.source / "file"
     path.write_bytes(bytes(3 << 20))
-    push(source, local_store, identity, trust)
+    provider.push()
     Meddler(monkeypatch, path, [lambda: os.truncate(path, left)])
-    push(source, local_store, identity, trust, checksum=True)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(source)
+    provider.push(checksum=True)
+    assert provider.served() == state_of_folder(provider.source)
 
 
 @pytest.mark.usefixtures("small_packs")
-def test_a_writer_at_work_never_leaves_a_torn_file(
-    tmp_path: Path, local_store: LocalStore, identity: Identity, trust: TrustStore
-) -> None:
-    source = tmp_path / "source"
-    source.mkdir()
+def test_a_writer_at_work_never_leaves_a_torn_file(provider: Provider) -> None:
     size, count = 20_000, 24
-    paths = [source / f"{n:02}" for n in range(count)]
+    paths = [provider.source / f"{n:02}" for n in range(count)]
     for path in paths:
         path.write_bytes(b"\0" * size)
     stop = threading.Event()
@@ -205,16 +171,15 @@ def test_a_writer_at_work_never_leaves_a_torn_file(
     try:
         for _ in range(12):
             with contextlib.suppress(LocalIOError):  # some file keeps changing
-                push(source, local_store, identity, trust)
+                provider.push()
     finally:
         stop.set()
         writer.join()
-    push(source, local_store, identity, trust)
-    newest = Dataset.open(local_store, trust).newest.version
+    provider.push()
+    newest = Dataset.open(provider.store, provider.trust).newest.version
     for version in range(1, newest + 1):
-        with opened(local_store, identity, trust, version) as view:
-            for path, (_, _, data) in state_of_view(view).items():
-                assert len(set(data)) <= 1, f"{path!r} of version {version} is torn"
+        for path, (_, _, data) in provider.served(version).items():
+            assert len(set(data)) <= 1, f"{path!r} of version {version} is torn"
 
 
 def test_a_file_replaced_by_a_link_is_not_followed(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.tools import names, opened, push, state_of_folder, state_of_view
+from dataset.tools import names, push, served, state_of_folder
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import PACKS, PUSHES
 from sealfs.dataset.trust import TrustStore
@@ -75,12 +75,10 @@ def test_killed_again_and_again_it_arrives_whole_and_sends_nothing_twice(
         newest = Dataset.open(store, trust).newest.version
         assert newest in {1, 2}
         if not finished and newest == 1:
-            with opened(store, identity, trust) as view:
-                assert state_of_view(view) == before
+            assert served(store, identity, trust) == before
     assert finished
     assert kills >= 3
-    with opened(store, identity, trust) as view:
-        assert list(state_of_view(view).items()) == list(state_of_folder(source).items())
+    assert list(served(store, identity, trust).items()) == list(state_of_folder(source).items())
     # at most the packs that were on their way when it was killed lie there for nothing
     used = {ref.name for ref in Dataset.open(store, trust).snapshot.packs}
     assert len(names(store, PACKS) - used) <= 3 * kills
@@ -113,8 +111,7 @@ def test_a_first_push_that_is_killed_leaves_no_dataset(
     assert '"resumed": 0' not in done.stdout
     used = {ref.name for ref in Dataset.open(store, trust).snapshot.packs}
     assert len(sent - used) <= 2
-    with opened(store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(source)
+    assert served(store, identity, trust) == state_of_folder(source)
 
 
 MEASURED = """
@@ -129,10 +126,8 @@ finally:
 
 
 @pytest.mark.parametrize("shape", ["one file", "many files"])
-def test_memory_is_bounded(tmp_path: Path, own_folders: Path, identity: Identity, shape: str) -> None:
+def test_memory_is_bounded(source: Path, tmp_path: Path, own_folders: Path, identity: Identity, shape: str) -> None:
     identity.save(own_folders / "config" / "sealfs" / "identity")
-    source = tmp_path / "source"
-    source.mkdir()
     chunk = os.urandom(1 << 20)
     if shape == "one file":
         with (source / "file").open("wb") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dataset.tools import Spy, names, opened, push, read, state_of_folder, state_of_view
+from dataset.tools import Spy, names, opened, push, read, served, state_of_folder
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import HEAD, INDEXES, PACKS, PUSHES, SNAPSHOTS
 from sealfs.dataset.trust import TrustStore
@@ -54,17 +54,14 @@ def test_of_two_pushes_at_once_one_wins_and_nothing_is_lost(
         push(mine, racing, identity, me)
     assert "run it again" in caught.value.hint
     assert Dataset.open(local_store, me).newest.version == version
-    with opened(local_store, identity, me) as view:
-        assert state_of_view(view) == state_of_folder(theirs)
+    assert served(local_store, identity, me) == state_of_folder(theirs)
     packs = names(local_store, PACKS)
     again = push(mine, local_store, identity, me)
     if not first:  # same dataset, same key: what the loser sent counts
         assert again.sent == 0
         assert names(local_store, PACKS) == packs
-    with opened(local_store, identity, me) as view:
-        assert state_of_view(view) == state_of_folder(mine)
-    with opened(local_store, identity, me, version) as view:
-        assert state_of_view(view) == state_of_folder(theirs)
+    assert served(local_store, identity, me) == state_of_folder(mine)
+    assert served(local_store, identity, me, version) == state_of_folder(theirs)
 
 
 def test_many_pushes_at_once_lose_nothing(tmp_path: Path, local_store: LocalStore, identity: Identity) -> None:
@@ -130,8 +127,7 @@ def test_a_store_that_ignores_conditions_needs_the_users_word(
     push(tree, careless, identity, trust, single_writer=True)
     (tree / "script").write_bytes(b"changed")
     push(tree, careless, identity, trust, single_writer=True)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 def test_even_a_single_writer_does_not_overwrite_a_head_that_moved(
@@ -148,5 +144,4 @@ def test_even_a_single_writer_does_not_overwrite_a_head_that_moved(
     racing = Both(local_store, SNAPSHOTS, lambda: push(other, local_store, identity, trust) and None)
     with pytest.raises(ConflictError):
         push(tree, racing, identity, trust, single_writer=True)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(other)
+    assert served(local_store, identity, trust) == state_of_folder(other)

@@ -13,7 +13,7 @@ from typing import cast
 import pytest
 from securesystemslib.dsse import Envelope
 
-from dataset.tools import Unclosed, names, opened, push, state_of_folder, state_of_view
+from dataset.tools import Unclosed, names, push, served, state_of_folder
 from sealfs.dataset.dataset import Dataset
 from sealfs.dataset.objects import HEAD, SNAPSHOTS, ObjectRef
 from sealfs.dataset.snapshot import PAYLOAD_TYPE, Ancestor, Head
@@ -146,8 +146,7 @@ def test_an_older_version_is_what_the_newest_pins(
     local_store.put(first.name, data)
     with pytest.raises(IntegrityError, match="the provider signed"):
         Dataset.open(local_store, trust, version=1)
-    with opened(local_store, identity, trust, 2) as view:
-        assert state_of_view(view)[b"/script"][2] == b"version 1"
+    assert served(local_store, identity, trust, 2)[b"/script"][2] == b"version 1"
 
 
 @pytest.mark.parametrize("version", [0, 4, 99, -1])
@@ -256,8 +255,7 @@ def test_state_is_unharmed_by_all_of_this(
     with pytest.raises(TrustError):
         push(tree, local_store, identity, trust)
     restore(versions[2], local_store)
-    with opened(local_store, identity, trust) as view:
-        assert state_of_view(view) == state_of_folder(tree)
+    assert served(local_store, identity, trust) == state_of_folder(tree)
 
 
 def test_a_pin_that_appears_meanwhile_counts(

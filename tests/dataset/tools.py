@@ -7,6 +7,7 @@ import os
 import stat
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,29 @@ def state_of_view(view: View) -> State:
 
     visit(ROOT, b"")
     return state
+
+
+def served(store: ObjectStore, identity: Identity, trust: TrustStore, version: int | None = None) -> State:
+    """All of a version, as a view of it reads."""
+    with opened(store, identity, trust, version) as view:
+        return state_of_view(view)
+
+
+@dataclass(frozen=True)
+class Provider:
+    """Somebody who fills a folder and pushes it."""
+
+    source: Path
+    store: LocalStore
+    identity: Identity
+    trust: TrustStore
+
+    def push(self, store: ObjectStore | None = None, **options: Any) -> PushResult:
+        """Push it, to `store` where something stands between it and the provider's own."""
+        return push(self.source, self.store if store is None else store, self.identity, self.trust, **options)
+
+    def served(self, version: int | None = None) -> State:
+        return served(self.store, self.identity, self.trust, version)
 
 
 @contextlib.contextmanager

@@ -2,13 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import interrupted
 
 ROOT = Path(__file__).parents[2]
 BENCH = ROOT / "tools" / "bench"
@@ -18,18 +17,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="there is no /dev/fuse"),
 ]
-
-
-@pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {"TMPDIR": str(tmp_path)}
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(tmp_path: Path) -> Iterator[None]:
-    yield
-    assert list(tmp_path.iterdir()) == []
-    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
 @pytest.fixture(autouse=True)
@@ -92,15 +79,7 @@ def test_quick_run_of_segment_lengths(env: dict[str, str]) -> None:
 
 
 def test_interrupted_while_mounted(env: dict[str, str], tmp_path: Path) -> None:
-    bench = subprocess.Popen([BENCH, "--quick"], env=env, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 300
-        while f"{tmp_path}/sealfs-bench-" not in Path("/proc/self/mounts").read_text():
-            assert bench.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(bench.pid, signal.SIGINT)
-        assert bench.wait(60) == 130
-    finally:
-        bench.kill()
-        bench.wait()
+    def is_mounted() -> bool:
+        return f"{tmp_path}/sealfs-bench-" in Path("/proc/self/mounts").read_text()
+
+    assert interrupted([BENCH, "--quick"], env, is_mounted, patience=300) == 130

@@ -1,13 +1,11 @@
 """The README's first command has to work, all of it, and leave nothing behind."""
 
 import os
-import signal
 import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from commands import interrupted
 
 from sealfs.enclave.attach import LIBRARY
 
@@ -19,18 +17,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not os.access("/dev/fuse", os.R_OK | os.W_OK), reason="there is no /dev/fuse"),
 ]
-
-
-@pytest.fixture
-def env(tmp_path: Path) -> dict[str, str]:
-    return os.environ | {"TMPDIR": str(tmp_path)}
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays(tmp_path: Path) -> Iterator[None]:
-    yield
-    assert list(tmp_path.iterdir()) == []
-    assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
 def test_all_claims_hold(env: dict[str, str]) -> None:
@@ -47,15 +33,7 @@ def test_all_claims_hold(env: dict[str, str]) -> None:
 
 
 def test_interrupted_while_mounted(env: dict[str, str], tmp_path: Path) -> None:
-    demo = subprocess.Popen([DEMO], env=env, stdout=subprocess.DEVNULL, start_new_session=True)
-    try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("sealfs-demo-*/sealed.out")):
-            assert demo.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        os.killpg(demo.pid, signal.SIGINT)
-        assert demo.wait(60) == 130
-    finally:
-        demo.kill()
-        demo.wait()
+    def is_sealed() -> bool:
+        return bool(list(tmp_path.glob("sealfs-demo-*/sealed.out")))
+
+    assert interrupted([DEMO], env, is_sealed, patience=120) == 130
