@@ -11,22 +11,13 @@ from typing import Any
 
 import pytest
 
-from dataset.tools import SEGMENT, State, names, opened, push, sparse_file, state_of_folder, state_of_view
+from dataset.tools import SEGMENT, Provider, State, names, sparse_file, state_of_folder
 from sealfs.dataset.content import ChangedWhileReadError, OpenFile
 from sealfs.dataset.dataset import Dataset, Summary
 from sealfs.dataset.objects import PACKS
 from sealfs.dataset.push import PushResult
-from sealfs.dataset.trust import TrustStore
 from sealfs.errors import LocalIOError, SourceFileError
-from sealfs.keys import Identity
 from sealfs.store.local import LocalStore
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    folder = tmp_path / "source"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture
@@ -51,9 +42,9 @@ class Snapshots:
         refused: What the last one could not seal.
     """
 
-    def __init__(self, source: Path, store: LocalStore, identity: Identity, trust: TrustStore) -> None:
+    def __init__(self, provider: Provider) -> None:
         self.refused: list[bytes] = []
-        self._place = (source, store, identity, trust)
+        self._provider = provider
 
     def take(self) -> PushResult:
         self.refused = []
@@ -61,18 +52,18 @@ class Snapshots:
         def refuse(error: SourceFileError) -> None:
             self.refused.append(error.path)
 
-        return push(*self._place, checksum=True, live=True, refuse=refuse)
+        return self._provider.push(checksum=True, live=True, refuse=refuse)
 
 
 @pytest.fixture
-def snapshots(source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore) -> Snapshots:
-    return Snapshots(source, local_store, identity, trust)
+def snapshots(provider: Provider) -> Snapshots:
+    return Snapshots(provider)
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.usefixtures("small_packs")
 def test_each_refused_file_is_as_it_was_or_absent_and_all_others_as_they_are(
-    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, snapshots: Snapshots,
+    source: Path, provider: Provider, snapshots: Snapshots,
     busy: set[bytes], seed: int,
 ) -> None:  # fmt: skip
     """New and known files, small ones, large ones and such with holes, links and folders between them."""
@@ -99,8 +90,7 @@ def test_each_refused_file_is_as_it_was_or_absent_and_all_others_as_they_are(
         changed = {path for path in chosen if path not in before or before[path][2] != now[path][2]}
         assert sorted(snapshots.refused) == sorted(path[1:] for path in changed)
         expected = {path: before.get(path) if path in changed else found for path, found in now.items()}
-        with opened(local_store, identity, trust) as view:
-            state = state_of_view(view)
+        state = provider.served()
         assert state == {path: found for path, found in expected.items() if found is not None}
         assert list(state) == [path for path in expected if path in state], "another order"
 
@@ -133,8 +123,7 @@ def test_nothing_but_refused_files_makes_no_snapshot(source: Path, snapshots: Sn
 
 
 def test_the_signed_sums_are_those_of_the_index(
-    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, snapshots: Snapshots,
-    busy: set[bytes], monkeypatch: pytest.MonkeyPatch,
+    source: Path, provider: Provider, snapshots: Snapshots, busy: set[bytes], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Files grow, shrink and go between the look at them and their reading."""
     for name, size in (("busy", 100), ("grows", 5), ("shrinks", 50), ("goes", 500), ("stays", 7)):
@@ -160,12 +149,11 @@ def test_the_signed_sums_are_those_of_the_index(
     with monkeypatch.context() as patch:
         patch.setattr("os.open", meddling)
         result = snapshots.take()
-    with opened(local_store, identity, trust) as view:
-        state = state_of_view(view)
+    state = provider.served()
     sizes = {path[1:]: len(found) for path, (_, _, found) in state.items() if path}
     assert sizes == {b"busy": 100, b"grows": sizes[b"grows"], b"shrinks": 3, b"stays": 8}
-    dataset = Dataset.open(local_store, trust)
-    summary = Summary.open(dataset.snapshot, dataset.keys(identity))
+    dataset = Dataset.open(provider.store, provider.trust)
+    summary = Summary.open(dataset.snapshot, dataset.keys(provider.identity))
     assert (summary.files, summary.size) == (len(sizes), sum(sizes.values()))
     assert (summary.added, summary.changed, summary.removed) == (0, 3, 1)
     assert (result.plan.files, result.plan.size) == (summary.files, summary.size)
@@ -184,19 +172,19 @@ def let_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_vanishes_ends_a_push_that_leaves_nothing_out(
-    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, monkeypatch: pytest.MonkeyPatch
+    source: Path, provider: Provider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file system that lists what it does not find is no reason to seal less."""
     (source / "a.tmp").touch()
     with monkeypatch.context() as patch:
         let_vanish(patch)
         with pytest.raises(SourceFileError, match=r"'a\.tmp' vanished"):
-            push(source, local_store, identity, trust)
+            provider.push()
 
 
 @pytest.mark.parametrize("place", ["", "folder"])
 def test_what_vanishes_while_its_folder_is_listed_takes_nothing_with_it(
-    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, snapshots: Snapshots,
+    source: Path, provider: Provider, snapshots: Snapshots,
     monkeypatch: pytest.MonkeyPatch, place: str,
 ) -> None:  # fmt: skip
     """Scripts write to a temporary name and rename; a folder must not seem empty for that."""
@@ -210,8 +198,7 @@ def test_what_vanishes_while_its_folder_is_listed_takes_nothing_with_it(
         let_vanish(patch)
         snapshots.take()
     assert {os.path.basename(path) for path in snapshots.refused} == {b"a.tmp", b"z.tmp"}
-    with opened(local_store, identity, trust) as view:
-        found = {path: content for path, (_, _, content) in state_of_view(view).items()}
+    found = {path: content for path, (_, _, content) in provider.served().items()}
     assert found == {path: content for path, (_, _, content) in state_of_folder(source).items()}
 
 
@@ -230,7 +217,7 @@ def refuse_to_list(monkeypatch: pytest.MonkeyPatch, name: str, error: int) -> No
 
 @pytest.mark.parametrize("error", [errno.EACCES, errno.EMFILE, errno.EIO])
 def test_a_folder_that_cannot_be_listed_stays_as_it_was(
-    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, snapshots: Snapshots,
+    source: Path, provider: Provider, snapshots: Snapshots,
     monkeypatch: pytest.MonkeyPatch, error: int,
 ) -> None:  # fmt: skip
     """Not empty: the newest snapshot would have lost what is there, because a script ran out of descriptors."""
@@ -247,15 +234,14 @@ def test_a_folder_that_cannot_be_listed_stays_as_it_was(
         result = snapshots.take()
     assert snapshots.refused == [b"runs"]
     assert (result.plan.files, result.plan.size, result.plan.removed) == (2, 7001, 0)
-    with opened(local_store, identity, trust) as view:
-        found = state_of_view(view)
+    found = provider.served()
     assert found.pop(b"/last")[2] == b"2"
     before.pop(b"/last")
     assert found == before
 
 
 def test_a_folder_that_goes_before_it_is_listed_is_gone(
-    source: Path, local_store: LocalStore, identity: Identity, trust: TrustStore, snapshots: Snapshots,
+    source: Path, provider: Provider, snapshots: Snapshots,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     for name in ("a", "b", "c"):
@@ -267,8 +253,7 @@ def test_a_folder_that_goes_before_it_is_listed_is_gone(
         refuse_to_list(patch, "source/b", errno.ENOENT)
         snapshots.take()
     assert snapshots.refused == [b"b"]
-    with opened(local_store, identity, trust) as view:
-        found = state_of_view(view)
+    found = provider.served()
     expected = state_of_folder(source)
     del found[b""], expected[b""]  # its time was looked at before
     assert found == expected
