@@ -99,6 +99,11 @@ class IndexBuilder:
         """Whether a directory has entries so far."""
         return self._columns["count"][number] > 0
 
+    @property
+    def names_size(self) -> int:
+        """Bytes of all names and of what symlinks point to."""
+        return len(self._names) + sum(map(len, self._targets.values()))
+
     def size(self, number: int) -> int:
         """Return an entry's size in bytes."""
         return self._columns["size"][number]

@@ -57,6 +57,7 @@ class PushOptions:
         signer: Whom to believe at first use of the address.
         broker: Which broker gets the keys; None leaves it as it was.
         level: For results, see `Snapshot.level`.
+        max_size: Most bytes of names and content that may be sent, whatever grows meanwhile; None for any number.
     """
 
     recipients: Sequence[Recipient] = ()
@@ -71,6 +72,7 @@ class PushOptions:
     signer: Signer | None = None
     broker: BrokerHint | None = None
     level: str | None = None
+    max_size: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +274,7 @@ class Push:
             refuse=comparison.refuse,
             jobs=options.jobs,
             live=options.live,
+            max_size=None if options.max_size is None else options.max_size - comparison.builder.names_size,
         )
         sealer.seal(comparison.pending)
         builder = comparison.finish()

@@ -19,7 +19,7 @@ from sealfs.dataset.index import HOLE, Extent
 from sealfs.dataset.index_builder import IndexBuilder
 from sealfs.dataset.packer import PackWriter, Piece, SealedPack, Seals
 from sealfs.dataset.scan import shown
-from sealfs.errors import SourceFileError
+from sealfs.errors import SourceFileError, UsageError
 from sealfs.progress import Progress
 from sealfs.store.base import ObjectStore
 
@@ -73,6 +73,7 @@ class FileSealer:
         refuse: Told of each file that can't be sealed, and why. If it returns, the others are sealed.
         jobs: How many packs are sent at once.
         live: Whether the folder is being written, see `PushOptions.live`.
+        max_size: Most bytes of content that may be sent; None for any number.
 
     Attributes:
         resumed: Bytes that an earlier push had sent.
@@ -92,6 +93,7 @@ class FileSealer:
         refuse: Callable[[int, SourceFileError], None],
         jobs: int,
         live: bool,
+        max_size: int | None,
     ) -> None:
         self._top = top
         self._store = store
@@ -102,6 +104,7 @@ class FileSealer:
         self._progress = progress
         self._refuse = refuse
         self._live = live
+        self._left = max_size
         self._writer: PackWriter[_Reading] = PackWriter(seal, self._pack_done, jobs)
         self._large: list[_Reading] = []
         self._new: set[str] = set()  # names of the packs that this push sent
@@ -112,7 +115,9 @@ class FileSealer:
 
         Raises:
             SourceFileError: A file can't be read, or changes all the time, and `refuse` raised that.
+            UsageError: There is more than may be sent.
         """
+        self._count(0)
         try:
             for number in numbers:
                 try:
@@ -175,7 +180,15 @@ class FileSealer:
         digest = hashlib.sha256(room).digest()
         self._check(file, digest)
         self._set_status(number, file)
+        self._count(state.size)
         self._writer.add(reading, state, 0, state.size, digest)
+
+    def _count(self, size: int) -> None:
+        """Make sure that so many bytes more may be sent."""
+        if self._left is not None:
+            self._left -= size
+            if self._left < 0:
+                raise UsageError("there is more to seal than may be sent", "nothing of it was published")
 
     def _check(self, file: OpenFile, digest: bytes) -> None:
         """Make sure that what was read of a file is one state of it."""
@@ -228,6 +241,7 @@ class FileSealer:
             reading.sent.append(found)
             self.resumed += len(room)
         else:
+            self._count(len(room))
             self._writer.add(reading, file.state, offset, len(room), digest)
         return len(room)
 

@@ -181,6 +181,7 @@ class OutputSealer:
             live=live,
             single_writer=self._single_writer,
             level=self._level,
+            max_size=self._max_size,
             jobs=1,  # each takes the size of a pack of the enclave's memory
         )
         Push(self._folder, self._store, self._identity, self._trust, options, state=state).run()

@@ -483,29 +483,36 @@ def test_in_the_process_of_the_script(
     assert newest(local_store, trust) == 2
 
 
-@pytest.mark.parametrize("kind", ["file", "name", "folder", "link"])
+@pytest.mark.parametrize("weighed", [True, False], ids=["before", "grown since it was weighed"])
+@pytest.mark.parametrize("kind", ["file", "large file", "name", "folder", "link"])
 def test_no_more_leaves_than_may_whatever_it_is_hidden_in(
-    memory: Path, folder: Path, local_store: LocalStore, identity: Identity, kind: str
-) -> None:
+    memory: Path, folder: Path, local_store: LocalStore, identity: Identity, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, kind: str, weighed: bool,
+) -> None:  # fmt: skip
     output = OutputSealer(
         folder, local_store, [identity.recipient], memory / "state", interval=NEVER, patience=0.0, max_size=100
     )
     output.start()
+    if not weighed:
+        monkeypatch.setattr(OutputSealer, "check_size", lambda self: None)
     try:
         secret = "s" * 101
         if kind == "file":
             (folder / "f").write_text(secret)
+        elif kind == "large file":
+            (folder / "f").write_bytes(bytes(100_000_000))
         elif kind == "name":
             (folder / secret).touch()
         elif kind == "folder":
             (folder / secret).mkdir()
         else:
             (folder / "l").symlink_to(secret)
-        with pytest.raises(UsageError, match="100 are allowed"):
+        with pytest.raises(UsageError, match="100 are allowed" if weighed else "more to seal than may be sent"):
             output.finish()
     finally:
         output.abandon()
     assert newest(local_store, TrustStore(memory / "state" / "trust")) == 1
+    assert sum(path.stat().st_size for path in (tmp_path / "store" / "packs").glob("*")) == 0
 
 
 def test_what_vanishes_while_sizes_are_added_up_fails_nothing(
