@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
-SHORT = {name: f"tests/contracts/test_{name}.py" for name in ("approval", "release", "run", "runner")}
+CONTRACTS = ("approval", "release", "release_evidence", "release_hostile", "run", "runner")
+SHORT = {name: f"tests/contracts/test_{name}.py" for name in CONTRACTS}
 SHORT["gramine"] = "tests/system/test_gramine_task.py"
 
 
