@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Mapping, Set
@@ -51,6 +52,8 @@ def test_of_the_package() -> None:
 
 def test_of_the_library() -> None:
     """By what the linker sees. A name that stands in for libc's is nobody's: the core calls libc, whoever it is."""
+    if shutil.which("gcc") is None or shutil.which("readelf") is None:
+        pytest.skip("no C compiler")
     subprocess.run(["make", "-s", "-C", RUNTIME], check=True)
     defined: dict[str, str] = {}
     used: dict[str, set[str]] = defaultdict(set)
