@@ -146,7 +146,7 @@ class Comparison:
         self._left_out: set[int] = set()
         self._old_directories: dict[bytes, int] = {}
         self._old_children: tuple[bytes | None, dict[bytes, int]] = (None, {})
-        self._match(b"", ROOT, status)
+        self._match(b"", ROOT)
         self._note_status(ROOT, status)
         self._scan(excludes)
         self._count_removed()
@@ -156,27 +156,20 @@ class Comparison:
             status, parent, path = found.status, self._numbers[found.parent], found.path
             old = self._old_entry(found)
             if stat.S_ISLNK(status.st_mode):
-                target = found.target
-                self.builder.add_symlink(parent, found.name, status.st_mode, target, status.st_mtime_ns)
-                matches = old is not None and self._match(path, old, status)
-                if old is None or not matches or self._index.symlink_target(old) != target:
-                    self.plan.touched = True
-                else:
-                    self._note_status(old, status)
+                self.builder.add_symlink(parent, found.name, status.st_mode, found.target, status.st_mtime_ns)
+                is_same = old is not None and self._index.symlink_target(old) == found.target
+                self._note_status(old if is_same else None, status)
                 continue
             size = status.st_size if stat.S_ISREG(status.st_mode) else 0
             number = self.builder.add(parent, found.name, status.st_mode, size, status.st_mtime_ns)
-            matches = old is not None and self._match(path, old, status)
             if stat.S_ISDIR(status.st_mode):
                 self._numbers[path] = number
-                if old is not None and matches:
-                    self._note_status(old, status)
-                else:
-                    self.plan.touched = True
+                self._note_status(old, status)
             else:
-                self._plan_file(number, path, status, old if matches else None)
+                self._plan_file(number, path, status, old)
 
     def _old_entry(self, found: Found) -> int | None:
+        """Return the snapshot's entry of the same name and type; it is not removed, then."""
         directory, children = self._old_children
         if directory != found.parent:
             children = {}
@@ -184,22 +177,21 @@ class Comparison:
                 listed = self._index.children(self._old_directories[found.parent])
                 children = {self._index.name(number): number for number in listed}
             self._old_children = (found.parent, children)
-        return children.get(found.name)
+        old = children.get(found.name)
+        if old is None or stat.S_IFMT(self._index.entry(old).mode) != stat.S_IFMT(found.status.st_mode):
+            return None
+        self._match(found.path, old)
+        return old
 
-    def _match(self, path: bytes, old: int, status: os.stat_result) -> bool:
-        """Whether the snapshot has an entry of the same type."""
-        entry = self._index.entry(old)
-        if stat.S_IFMT(entry.mode) != stat.S_IFMT(status.st_mode):
-            return False
+    def _match(self, path: bytes, old: int) -> None:
         self._seen[old] = True
-        if entry.is_directory:
+        if self._index.entry(old).is_directory:
             self._old_directories[path] = old
-        return True
 
-    def _note_status(self, old: int, status: os.stat_result) -> None:
-        """Note differences of what has the same content."""
-        entry = self._index.entry(old)
-        self.plan.touched |= entry.mode != status.st_mode or entry.mtime_ns != status.st_mtime_ns
+    def _note_status(self, old: int | None, status: os.stat_result) -> None:
+        """Note whether something has another status, with the same content, or is new."""
+        entry = None if old is None else self._index.entry(old)
+        self.plan.touched |= entry is None or (entry.mode, entry.mtime_ns) != (status.st_mode, status.st_mtime_ns)
 
     def _plan_file(self, number: int, path: bytes, status: os.stat_result, old: int | None) -> None:
         self.plan.files += 1

@@ -117,7 +117,7 @@ class FileSealer:
             SourceFileError: A file can't be read, or changes all the time, and `refuse` raised that.
             UsageError: There is more than may be sent.
         """
-        self._count(0)
+        self._count(0)  # names alone may be too much
         try:
             for number in numbers:
                 try:
