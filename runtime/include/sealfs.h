@@ -11,7 +11,9 @@
  * the handle is poisoned: every later call returns -EIO, and `sealfs_failure` says why. -EINVAL: the caller asked
  * for something that makes no sense. -ENOMEM: no memory.
  *
- * Threading: a handle may be used from many threads at once. The core starts no threads.
+ * Threading: a handle may be used from many threads at once. The library has up to three threads of its own, that
+ * decrypt parts of large reads; they end with the last handle, block all signals but SIGSEGV and SIGBUS, and are not
+ * there where a process may use one processor only. Who uses the core and forks calls nothing of it in the child.
  */
 #ifndef SEALFS_H
 #define SEALFS_H
@@ -80,7 +82,7 @@ SEALFS_API int sealfs_open(const struct sealfs_options *options, struct sealfs *
 /* Wipes keys, frees everything. No other thread may be using the handle. NULL is fine. */
 SEALFS_API void sealfs_close(struct sealfs *handle);
 
-/* The library whose AES-256-GCM is used: "openssl" or "ipsec-mb". */
+/* The library whose AES-256-GCM is used: "openssl", "ipsec-mb" or "libgcrypt". */
 SEALFS_API const char *sealfs_cipher(void);
 
 /* Why the handle is poisoned, or NULL while it is not. The text lives as long as the handle. */

@@ -13,6 +13,7 @@
 #include "descriptors.h"
 #include "family.h"
 #include "gaps.h"
+#include "helpers.h"
 #include "inherit.h"
 #include "mappings.h"
 #include "real.h"
@@ -24,6 +25,7 @@
 static void before_fork(void) {
     unsigned count = atomic_load(&attachment_count);
 
+    helpers_before_fork();
     gaps_fill();
     descriptors_before_fork();
     streams_before_fork();
@@ -40,6 +42,7 @@ static void after_fork(bool child) {
     mappings_after_fork();
     streams_after_fork();
     descriptors_after_fork(child);
+    helpers_after_fork();
     if (child) {
         note_process();
         family_join();

@@ -11,6 +11,9 @@ const struct aes_gcm *const aes_gcm_all[] = {
 #ifdef SEALFS_IPSEC_MB
     &aes_gcm_ipsec_mb,
 #endif
+#ifdef SEALFS_LIBGCRYPT
+    &aes_gcm_libgcrypt,
+#endif
     NULL,
 };
 
@@ -53,6 +56,10 @@ const struct aes_gcm *aes_gcm_choose(void) {
 #ifdef SEALFS_IPSEC_MB
     if (aes_gcm_ipsec_mb_is_faster() && aes_gcm_ipsec_mb.initialise() == 0 && aes_gcm_agrees(&aes_gcm_ipsec_mb))
         return &aes_gcm_ipsec_mb;
+#endif
+#ifdef SEALFS_LIBGCRYPT
+    if (aes_gcm_libgcrypt_is_faster() && aes_gcm_libgcrypt.initialise() == 0 && aes_gcm_agrees(&aes_gcm_libgcrypt))
+        return &aes_gcm_libgcrypt;
 #endif
     return &aes_gcm_openssl;
 }

@@ -1,5 +1,5 @@
 /* AES-256-GCM, decryption only, by one of the libraries that were there when this was built: OpenSSL's libcrypto
- * always, Intel's ipsec-mb (which Debian has, and which runs on AMD's processors as well) if it was found.
+ * always, Intel's ipsec-mb (which runs on AMD's processors as well) and GnuPG's libgcrypt if they were found.
  *
  * Functions return 0 or a negative errno: -EIO for what does not authenticate, -ENOMEM, -ENOTSUP.
  *
@@ -31,6 +31,9 @@ extern const struct aes_gcm aes_gcm_openssl;
 #ifdef SEALFS_IPSEC_MB
 extern const struct aes_gcm aes_gcm_ipsec_mb;
 #endif
+#ifdef SEALFS_LIBGCRYPT
+extern const struct aes_gcm aes_gcm_libgcrypt;
+#endif
 
 /* Those that were built in; NULL at the end. */
 extern const struct aes_gcm *const aes_gcm_all[];
@@ -43,10 +46,14 @@ bool aes_gcm_agrees(const struct aes_gcm *backend);
  * is not taken. */
 const struct aes_gcm *aes_gcm_choose(void);
 
-/* Whether ipsec-mb has code for this processor that OpenSSL 3.0 has not: for AVX-512 with VAES. Elsewhere the two are
- * equally fast, and OpenSSL it is. */
+/* Whether a library has code for this processor that OpenSSL has not. ipsec-mb: for AVX-512 with VAES, from its
+ * version 1.5 on also for AVX2 with VAES and GFNI. libgcrypt: for AVX2 with VAES (AMD's Zen 3). Elsewhere OpenSSL is as
+ * fast (docs/performance.md). */
 #ifdef SEALFS_IPSEC_MB
 bool aes_gcm_ipsec_mb_is_faster(void);
+#endif
+#ifdef SEALFS_LIBGCRYPT
+bool aes_gcm_libgcrypt_is_faster(void);
 #endif
 
 #endif

@@ -34,7 +34,7 @@ int packs_init(struct packs *packs, const struct index_view *index, const struct
     return 0;
 }
 
-static void close_file(struct packs *packs, struct pack_file *file) {
+static void close_file(struct pack_file *file) {
     struct stat status;
 
     /* whoever closed our number may have another file there now, which is not ours to close */
@@ -42,13 +42,12 @@ static void close_file(struct packs *packs, struct pack_file *file) {
         sys_close(file->descriptor);
     file->pack->slot = -1;
     file->pack = NULL;
-    (void)packs;
 }
 
 void packs_destroy(struct packs *packs) {
     for (size_t i = 0; i < PACKS_OPEN_FILES; i++)
         if (packs->files[i].pack != NULL)
-            close_file(packs, &packs->files[i]);
+            close_file(&packs->files[i]);
     for (uint32_t i = 0; packs->table != NULL && i < packs->index->packs; i++)
         if (packs->table[i] != NULL) {
             floe_wipe(&packs->table[i]->message);
@@ -143,20 +142,26 @@ static bool still_open(const struct pack_file *file) {
            status.st_ino == file->inode;
 }
 
-/* Takes the pack's open file, if it has one and it is to be trusted. Called with the lock held. */
-static struct pack_file *take_open(struct packs *packs, struct pack *pack, bool again) {
-    if (pack->slot < 0)
-        return NULL;
-    struct pack_file *file = &packs->files[pack->slot];
-    if (again || !still_open(file)) {
-        if (file->users != 0)
-            return NULL; /* somebody reads from it and will find out */
-        close_file(packs, file);
-        return NULL;
+/* The pack's open file, if it has one, for the caller to use and give back. */
+static struct pack_file *take_open(struct packs *packs, const struct pack *pack) {
+    struct pack_file *file = NULL;
+
+    pthread_mutex_lock(&packs->lock);
+    if (pack->slot >= 0) {
+        file = &packs->files[pack->slot];
+        file->users++;
+        file->used_at = ++packs->clock;
     }
-    file->users++;
-    file->used_at = ++packs->clock;
+    pthread_mutex_unlock(&packs->lock);
     return file;
+}
+
+/* `stale`: it is no longer what was opened. Who else reads from it will find out. */
+static void give_back(struct packs *packs, struct pack_file *file, bool stale) {
+    pthread_mutex_lock(&packs->lock);
+    if (--file->users == 0 && stale)
+        close_file(file);
+    pthread_mutex_unlock(&packs->lock);
 }
 
 /* Finds room for a newly opened file. Called with the lock held; NULL: everything is in use. */
@@ -177,7 +182,7 @@ static struct pack_file *keep(struct packs *packs, struct pack *pack, const stru
     if (place == NULL)
         return NULL;
     if (place->pack != NULL)
-        close_file(packs, place);
+        close_file(place);
     *place = *opened;
     place->pack = pack;
     place->users = 1;
@@ -201,12 +206,13 @@ static int read_all(int descriptor, uint8_t *out, size_t size, uint64_t offset) 
 }
 
 int packs_read(struct packs *packs, struct pack *pack, void *out, size_t size, uint64_t offset, bool again) {
-    struct pack_file opened, *file;
-    int error = 0;
+    struct pack_file opened, *file = take_open(packs, pack);
+    int error;
 
-    pthread_mutex_lock(&packs->lock);
-    file = take_open(packs, pack, again);
-    pthread_mutex_unlock(&packs->lock);
+    if (file != NULL && (again || !still_open(file))) {
+        give_back(packs, file, true);
+        file = NULL;
+    }
     if (file == NULL) {
         if ((error = open_file(packs, pack, &opened)) != 0)
             return error;
@@ -215,12 +221,9 @@ int packs_read(struct packs *packs, struct pack *pack, void *out, size_t size, u
         pthread_mutex_unlock(&packs->lock);
     }
     error = read_all(file != NULL ? file->descriptor : opened.descriptor, out, size, offset);
-    if (file == NULL) {
+    if (file != NULL)
+        give_back(packs, file, false);
+    else
         sys_close(opened.descriptor);
-        return error;
-    }
-    pthread_mutex_lock(&packs->lock);
-    file->users--;
-    pthread_mutex_unlock(&packs->lock);
     return error;
 }

@@ -1,10 +1,17 @@
 #include "reader.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_RUN (256u << 10) /* ciphertext read at a time, unless one segment is longer: it should stay in the CPU's cache */
+#include "helpers.h"
+
+/* Ciphertext read at a time, unless one segment is longer: it should stay in the CPU's cache. */
+#define MAX_RUN (256u << 10)
+/* What is shared with the helpers: less is done before they are awake, and signals wait for more. */
+#define MIN_SHARED (512u << 10)
+#define MAX_SHARED (16u << 20)
 
 struct worker {
     struct worker *next;
@@ -18,6 +25,16 @@ struct request {
     struct pack *pack;
     uint64_t offset, size;
     uint8_t *out; /* NULL: authenticate only */
+    uint64_t first, last; /* the segments that have it */
+};
+
+/* A request of which threads take parts. */
+struct shared_request {
+    struct reader *reader;
+    const struct request *request;
+    uint64_t first; /* segment of those that are shared now */
+    struct worker *workers[HELPERS_THREADS];
+    atomic_int error; /* of any of them */
 };
 
 int reader_init(struct reader *reader, const struct index_view *index, const struct sealfs_options *options) {
@@ -29,6 +46,7 @@ int reader_init(struct reader *reader, const struct index_view *index, const str
         error = segments_init(&reader->segments,
                               options->cache_bytes != 0 ? options->cache_bytes : SEALFS_DEFAULT_CACHE_BYTES);
     int packs_error = packs_init(&reader->packs, index, options); /* in any case: `reader_destroy` undoes it */
+    helpers_enter();
     return error != 0 ? error : packs_error;
 }
 
@@ -39,6 +57,7 @@ static void free_worker(struct worker *worker) {
 }
 
 void reader_destroy(struct reader *reader) {
+    helpers_leave();
     while (reader->idle != NULL) {
         struct worker *worker = reader->idle;
         reader->idle = worker->next;
@@ -132,23 +151,28 @@ static int decrypt_run(struct reader *reader, const struct request *request, str
     return error;
 }
 
+/* In segments. */
+static uint64_t longest_run(const struct pack *pack) {
+    return MAX_RUN > pack->layout.segment_length ? MAX_RUN / pack->layout.segment_length : 1;
+}
+
 /* Where the run of segments from `position` on ends that are not cached and can be read at once. */
-static uint64_t end_of_run(struct reader *reader, const struct pack *pack, uint64_t position, uint64_t last) {
-    uint64_t longest = MAX_RUN / pack->layout.segment_length, stop = position + 1;
+static uint64_t end_of_run(struct reader *reader, const struct pack *pack, uint64_t position, uint64_t end) {
+    uint64_t longest = longest_run(pack), stop = position + 1;
 
     pthread_mutex_lock(&reader->lock);
-    while (stop <= last && stop - position < longest && !segments_has(&reader->segments, pack->number, stop))
+    while (stop < end && stop - position < longest && !segments_has(&reader->segments, pack->number, stop))
         stop++;
     pthread_mutex_unlock(&reader->lock);
     return stop;
 }
 
-static int read_segments(struct reader *reader, const struct request *request, struct worker **worker) {
+/* Reads what segments from `position` to before `end` have of a request. */
+static int read_segments(struct reader *reader, const struct request *request, uint64_t position, uint64_t end,
+                         struct worker **worker) {
     const struct pack *pack = request->pack;
-    uint64_t position = request->offset / room_of(pack);
-    uint64_t last = (request->offset + request->size - 1) / room_of(pack);
 
-    while (position <= last) {
+    while (position < end) {
         pthread_mutex_lock(&reader->lock);
         bool reads_on = segments_is_newest(&reader->segments, pack->number, position);
         struct segment *segment = segments_get(&reader->segments, pack->number, position);
@@ -156,14 +180,14 @@ static int read_segments(struct reader *reader, const struct request *request, s
         if (segment != NULL) {
             copy_part(request, segment);
             pthread_mutex_lock(&reader->lock);
-            if (segment->tail && reads_on && position < last)
+            if (segment->tail && reads_on && position < request->last)
                 segments_forget(&reader->segments, segment); /* so that its warm memory is the next tail's */
             segments_release(&reader->segments, segment);
             pthread_mutex_unlock(&reader->lock);
             position++;
             continue;
         }
-        uint64_t stop = end_of_run(reader, pack, position, last);
+        uint64_t stop = end_of_run(reader, pack, position, end);
         size_t room = (size_t)(stop - position) * pack->layout.segment_length;
         if (*worker == NULL && (*worker = take_worker(reader, room > MAX_RUN ? room : MAX_RUN)) == NULL)
             return -ENOMEM;
@@ -177,19 +201,39 @@ static int read_segments(struct reader *reader, const struct request *request, s
     return 0;
 }
 
+static void read_part(void *argument, unsigned thread, uint64_t first, uint64_t count) {
+    struct shared_request *shared = argument;
+    uint64_t position = shared->first + first;
+
+    if (atomic_load_explicit(&shared->error, memory_order_relaxed) != 0)
+        return;
+    int error = read_segments(shared->reader, shared->request, position, position + count, &shared->workers[thread]);
+    if (error != 0)
+        atomic_store_explicit(&shared->error, error, memory_order_relaxed);
+}
+
 int reader_read(struct reader *reader, uint32_t number, uint64_t offset, uint64_t size, uint8_t *out) {
     struct request request = {.offset = offset, .size = size, .out = out};
-    struct worker *worker = NULL;
+    struct shared_request shared = {.reader = reader, .request = &request};
     int error = packs_open(&reader->packs, number, &request.pack);
 
     if (error != 0 || size == 0)
         return error;
-    if (offset > request.pack->layout.plaintext_size || size > request.pack->layout.plaintext_size - offset)
+    const struct floe_layout *layout = &request.pack->layout;
+    if (offset > layout->plaintext_size || size > layout->plaintext_size - offset)
         return -EIO;
-    error = read_segments(reader, &request, &worker);
-    if (worker != NULL)
-        return_worker(reader, worker);
-    return error;
+    request.first = offset / room_of(request.pack);
+    request.last = (offset + size - 1) / room_of(request.pack);
+    uint64_t most = size < MIN_SHARED ? UINT64_MAX : longest_run(request.pack);
+    uint64_t once = MAX_SHARED / layout->segment_length;
+    for (shared.first = request.first; shared.first <= request.last; shared.first += once) {
+        uint64_t left = request.last - shared.first + 1;
+        helpers_share(read_part, &shared, left < once ? left : once, most);
+    }
+    for (unsigned i = 0; i < HELPERS_THREADS; i++)
+        if (shared.workers[i] != NULL)
+            return_worker(reader, shared.workers[i]);
+    return atomic_load_explicit(&shared.error, memory_order_relaxed);
 }
 
 void reader_before_fork(struct reader *reader) {

@@ -2,7 +2,7 @@
  *
  * Ciphertext is copied into own memory before it is authenticated. Whole segments are decrypted straight into the
  * caller's buffer; a segment of which only a part is wanted goes through the cache, since its neighbours are
- * usually wanted next.
+ * usually wanted next. Parts of a large request are read by several threads at once (helpers.h).
  *
  * Threading: safe from many threads; no lock is held while reading or decrypting.
  */

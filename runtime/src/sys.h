@@ -6,6 +6,7 @@
 #ifndef SEALFS_SYS_H
 #define SEALFS_SYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -20,5 +21,8 @@ ssize_t sys_pread(int descriptor, void *out, size_t size, uint64_t offset);
 /* Fresh memory of whole pages. */
 void *sys_map(size_t size);
 int sys_unmap(void *start, size_t size);
+
+/* Whether the library may have threads of its own here (helpers.h). */
+bool sys_helpers_welcome(void);
 
 #endif

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -32,13 +34,34 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
+#: Of the ciphers besides OpenSSL's: the header that is there with each, and what is in it from the first version on
+#: that is used.
+OPTIONAL = {
+    "ipsec-mb": ("intel-ipsec-mb.h", r"IMB_VERSION_STR"),
+    "libgcrypt": ("gcrypt.h", r"GCRYPT_VERSION_NUMBER 0x01(0[a-f]|[1-9a-f])"),
+}
+
+
+def usable(header: str, version: str) -> bool:
+    path = Path("/usr/include", header)
+    return platform.machine() == "x86_64" and path.exists() and re.search(version, path.read_text()) is not None
+
+
 def test_unit_tests() -> None:
-    """With both ciphers where both are there, and with OpenSSL's alone."""
-    there = Path("/usr/include/intel-ipsec-mb.h").exists()
-    assert ("floe: ipsec-mb: 8 known answers" in make("test")) == there
-    alone = make("test", "IPSEC_MB=", "BUILD=build/openssl")
+    """With all ciphers that are there, and with OpenSSL's alone."""
+    found = make("test")
+    for cipher, library in OPTIONAL.items():
+        assert (f"floe: {cipher}: 8 known answers" in found) == usable(*library)
+    alone = make("test", "IPSEC_MB=", "LIBGCRYPT=", "BUILD=build/openssl")
     assert "floe: openssl: 8 known answers" in alone
-    assert "ipsec-mb" not in alone
+    assert not any(cipher in alone for cipher in OPTIONAL)
+
+
+@pytest.mark.slow
+def test_threads_with_sanitizer() -> None:
+    if subprocess.run(["setarch", "-R", "true"], check=False, capture_output=True).returncode != 0:
+        pytest.skip("no way to turn off address space randomisation, without which this TSan does not run")
+    assert make("tsan") == "helpers\n"
 
 
 @pytest.mark.slow
