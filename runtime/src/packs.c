@@ -135,13 +135,6 @@ static int open_file(const struct packs *packs, const struct pack *pack, struct 
     return 0;
 }
 
-static bool still_open(const struct pack_file *file) {
-    struct stat status;
-
-    return sys_fstat(file->descriptor, &status) == 0 && status.st_dev == file->device &&
-           status.st_ino == file->inode;
-}
-
 /* The pack's open file, if it has one, for the caller to use and give back. */
 static struct pack_file *take_open(struct packs *packs, const struct pack *pack) {
     struct pack_file *file = NULL;
@@ -156,7 +149,7 @@ static struct pack_file *take_open(struct packs *packs, const struct pack *pack)
     return file;
 }
 
-/* `stale`: it is no longer what was opened. Who else reads from it will find out. */
+/* `stale`: it is perhaps no longer what was opened. Who else reads from it will find out. */
 static void give_back(struct packs *packs, struct pack_file *file, bool stale) {
     pthread_mutex_lock(&packs->lock);
     if (--file->users == 0 && stale)
@@ -209,7 +202,7 @@ int packs_read(struct packs *packs, struct pack *pack, void *out, size_t size, u
     struct pack_file opened, *file = take_open(packs, pack);
     int error;
 
-    if (file != NULL && (again || !still_open(file))) {
+    if (file != NULL && again) {
         give_back(packs, file, true);
         file = NULL;
     }

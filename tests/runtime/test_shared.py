@@ -3,6 +3,8 @@
 # ruff: noqa: E501 - pieces of programs
 from __future__ import annotations
 
+import pytest
+
 from runtime.conftest import Sealed
 
 START = """
@@ -72,21 +74,24 @@ print(os.read(fd, 1 << 20) == plain("/text"), os.read(fd, 10), os.lseek(fd, 0, 1
     assert run(sealed, code) == [refused, f"{1 << 37} b'' True 0", "True b'' True"]
 
 
-def test_numbers_closed_by_raw_calls(sealed: Sealed) -> None:
+@pytest.mark.parametrize("other", ["/dev/null", "/dev/zero", "/bin/sh"])
+def test_numbers_closed_by_raw_calls(sealed: Sealed, other: str) -> None:
     """The library's own numbers are gone, and are other files now: sealed files open all the same, and as themselves."""
     code = """
 before = os.open(M + "/bin/small.bin", os.O_RDONLY)
 os.dup2(before, 3)
 print(libc.syscall(CLOSE_RANGE, 4, 4000, 0))
-others = [os.open("/dev/null", os.O_RDWR) for _ in range(1020)]
+others = [os.open(other, os.O_RDONLY) for _ in range(1020)]
 os.close(others.pop())
 os.close(others.pop())
 again = os.open(M + "/text", os.O_RDONLY)
 print(os.read(again, 1 << 20) == plain("/text"), os.read(3, 1 << 20) == plain("/bin/small.bin"))
-print(all(os.readlink(f"/proc/self/fd/{fd}") == "/dev/null" for fd in others))
+large = os.open(M + "/bin/large.bin", os.O_RDONLY)
+print(os.read(large, 1 << 30) == plain("/bin/large.bin"))
+print(all(os.readlink(f"/proc/self/fd/{fd}") == os.path.realpath(other) for fd in others))
 """
-    code = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1100, 4096))\n" + code
-    assert run(sealed, code) == ["0", "True True", "True"]
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (1100, 4096))"
+    assert run(sealed, f"{limit}\nother = {other!r}\n{code}") == ["0", "True True", "True", "True"]
 
 
 def test_sent_to_another_process(sealed: Sealed) -> None:

@@ -131,20 +131,21 @@ def measure(stack: contextlib.ExitStack, size: Size, only: Sequence[str], only_r
         warm(work)
     results = Results(size, rows, [each.name for each in contenders], physical_limits(), left_out, cipher())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    # drawn between measurements only: while they run, both cores are theirs
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task("", total=size.rounds * (len(rows) * len(contenders) + (gramine is not None)))
         for number in range(size.rounds):
             for row in rows:
                 rates = results.rates.setdefault(row.key, {})
                 turn = number % len(contenders)
                 for contender in contenders[turn:] + contenders[:turn]:
-                    progress.update(task, advance=1, description=f"{row.title}: {contender.name}")
+                    progress.update(task, advance=1, description=f"{row.title}: {contender.name}", refresh=True)
                     if (below := contender.below()) is not None:
                         touch(below)
                     if (rate := contender.rate(row, number)) is not None:
                         rates.setdefault(contender.name, []).append(rate)
             if gramine is not None:
-                progress.update(task, advance=1, description="under gramine-direct")
+                progress.update(task, advance=1, description="under gramine-direct", refresh=True)
                 results.gramine.append(gramine.round(number))
     return results
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import random
 import time
@@ -14,8 +15,12 @@ from benchmark.common import MIB, RANDOM_SIZE, SEGMENT, SMALL_SIZE, BenchError
 
 
 def read_through(path: Path) -> float:
-    """Read a file from start to end in pieces of 1 MiB; return bytes per second."""
-    buffer = memoryview(bytearray(MIB))
+    """Read a file from start to end in pieces of 1 MiB into one buffer; return bytes per second.
+
+    The buffer begins with a page. Where it begins counts: at 16 bytes after that, where `malloc` puts large ones,
+    some processors (AMD's Zen 3) copy from the page cache at a fifth of the speed.
+    """
+    buffer = mmap.mmap(-1, MIB)
     fd = os.open(path, os.O_RDONLY)
     try:
         offset, began = 0, time.perf_counter()
