@@ -223,7 +223,7 @@ def targets_text(results: Results) -> str:
         copy, ours = statistics.median(rates[PLAIN]), statistics.median(rates[INSIDE])
         allowed = 1 / (1 / copy + 1 / results.limits["aes_256_gcm"])
         lines.append(
-            f"  One core that copies the ciphertext ({copy / 1e9:.1f} GB/s) and decrypts it with OpenSSL has at most"
+            f"  One core that copies ciphertext ({copy / 1e9:.1f} GB/s) and decrypts it with OpenSSL has at most"
             f" {allowed / 1e9:.2f} GB/s; a cold sequential read, by {results.cipher} and all cores, is"
             f" {ours / allowed:.1f} times as fast."
         )
