@@ -11,9 +11,9 @@
  * the handle is poisoned: every later call returns -EIO, and `sealfs_failure` says why. -EINVAL: the caller asked
  * for something that makes no sense. -ENOMEM: no memory.
  *
- * Threading: a handle may be used from many threads at once. The library has up to three threads of its own, that
- * decrypt parts of large reads; they end with the last handle, block all signals but SIGSEGV and SIGBUS, and are not
- * there where a process may use one processor only. Who uses the core and forks calls nothing of it in the child.
+ * Threading: a handle may be used from many threads at once. The library has up to three threads of its own that
+ * decrypt parts of large reads. They block signals, end when idle or with the last handle, and are not there where a
+ * process may use one processor only. Who uses the core and forks calls nothing of it in the child.
  */
 #ifndef SEALFS_H
 #define SEALFS_H

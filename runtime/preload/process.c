@@ -22,21 +22,22 @@
 #include "state.h"
 #include "streams.h"
 
-static void before_fork(void) {
-    unsigned count = atomic_load(&attachment_count);
+static unsigned held; /* attachments whose locks are held around a fork */
 
+static void before_fork(void) {
     helpers_before_fork();
     gaps_fill();
     descriptors_before_fork();
     streams_before_fork();
     mappings_before_fork();
     semaphores_before_fork();
-    for (unsigned i = 0; i < count; i++)
+    held = atomic_load(&attachment_count); /* guarded by the locks above */
+    for (unsigned i = 0; i < held; i++)
         reader_before_fork(&attachments[i].core->reader);
 }
 
 static void after_fork(bool child) {
-    for (unsigned i = atomic_load(&attachment_count); i > 0; i--)
+    for (unsigned i = held; i > 0; i--)
         reader_after_fork(&attachments[i - 1].core->reader);
     semaphores_after_fork();
     mappings_after_fork();

@@ -37,6 +37,20 @@ bool private_is(int descriptor) {
            (atomic_load_explicit(&protected_numbers[descriptor / 64], memory_order_relaxed) >> descriptor % 64 & 1) != 0;
 }
 
+/* What the core needs of libc, looked up in one place each: `sys_helpers_welcome` has it done before there are helpers,
+ * which must not wait for the loader's lock: who waits for them may have it. */
+#define LOOKED_UP_ONCE(name)                                                                                       \
+    static __typeof__(&name) libc_##name(void) {                                                                   \
+        return REAL(name);                                                                                         \
+    }
+LOOKED_UP_ONCE(open)
+LOOKED_UP_ONCE(close)
+LOOKED_UP_ONCE(fcntl)
+LOOKED_UP_ONCE(fstat)
+LOOKED_UP_ONCE(pread)
+LOOKED_UP_ONCE(mmap)
+LOOKED_UP_ONCE(munmap)
+
 static int first_private_number(void) {
     struct rlimit limit;
 
@@ -46,14 +60,14 @@ static int first_private_number(void) {
 }
 
 int private_keep(int descriptor, bool inherit) {
-    int moved = REAL(fcntl)(descriptor, inherit ? F_DUPFD : F_DUPFD_CLOEXEC, first_private_number());
+    int moved = libc_fcntl()(descriptor, inherit ? F_DUPFD : F_DUPFD_CLOEXEC, first_private_number());
     int error = errno;
 
-    REAL(close)(descriptor);
+    libc_close()(descriptor);
     if (moved < 0)
         return fail(error);
     if (inherit)
-        REAL(fcntl)(moved, F_SETFD, 0); /* Gramine 1.9's F_DUPFD leaves FD_CLOEXEC as it was */
+        libc_fcntl()(moved, F_SETFD, 0); /* Gramine 1.9's F_DUPFD leaves FD_CLOEXEC as it was */
     if (moved < PROTECTABLE)
         atomic_fetch_or(&protected_numbers[moved / 64], 1ul << moved % 64);
     return moved;
@@ -62,7 +76,7 @@ int private_keep(int descriptor, bool inherit) {
 void private_close(int descriptor) {
     if (private_is(descriptor))
         atomic_fetch_and(&protected_numbers[descriptor / 64], ~(1ul << descriptor % 64));
-    REAL(close)(descriptor);
+    libc_close()(descriptor);
 }
 
 int private_next(int from) {
@@ -132,7 +146,7 @@ int write_all(int descriptor, const void *bytes, size_t size) {
 /* --- what the core needs (sys.h) --- */
 
 int sys_open(const char *path) {
-    int descriptor = REAL(open)(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int descriptor = libc_open()(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
     return descriptor < 0 ? -1 : private_keep(descriptor, false);
 }
@@ -143,23 +157,25 @@ int sys_close(int descriptor) {
 }
 
 int sys_fstat(int descriptor, struct stat *status) {
-    return REAL(fstat)(descriptor, status);
+    return libc_fstat()(descriptor, status);
 }
 
 ssize_t sys_pread(int descriptor, void *out, size_t size, uint64_t offset) {
-    return REAL(pread)(descriptor, out, size, (off_t)offset);
+    return libc_pread()(descriptor, out, size, (off_t)offset);
 }
 
 void *sys_map(size_t size) {
-    void *start = REAL(mmap)(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *start = libc_mmap()(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     return start == MAP_FAILED ? NULL : start;
 }
 
 int sys_unmap(void *start, size_t size) {
-    return REAL(munmap)(start, size);
+    return libc_munmap()(start, size);
 }
 
 bool sys_helpers_welcome(void) {
+    (void)libc_open(), (void)libc_close(), (void)libc_fcntl(), (void)libc_fstat(), (void)libc_pread();
+    (void)libc_mmap(), (void)libc_munmap();
     return shares_memory(); /* not in Gramine: each would take one of the enclave's threads, and wait outside of it */
 }

@@ -1,11 +1,13 @@
 #include "helpers.h"
 
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "sys.h"
@@ -13,6 +15,7 @@
 /* How often one looks before it sleeps, 50 to 200 µs: who reads a file to its end comes back sooner, and being woken
  * takes as long. */
 #define LOOKS 4000
+#define IDLE_SECONDS 2 /* then a helper ends: a process whose own threads have all ended must end, too */
 
 struct work {
     helpers_function *function;
@@ -29,6 +32,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t offered = PTHREAD_COND_INITIALIZER, finished = PTHREAD_COND_INITIALIZER;
 static struct work offered_work;
 static bool open_for_work, ending;
+static atomic_bool retired; /* one or more have ended for want of work */
 static atomic_uint offers;  /* so many times there was something new, or the end */
 static atomic_uint working; /* helpers that are at it */
 static _Atomic uint64_t next_item;
@@ -37,9 +41,15 @@ static _Atomic uint64_t next_item;
 static pthread_t threads[HELPERS_MAX];
 static unsigned thread_count;
 static bool tried; /* to begin them */
-static pid_t process; /* whose they are: what came by a raw clone or by vfork has this memory, and no helpers */
-static bool forking;  /* in that process */
+static _Atomic pid_t process; /* whose they are: what came by a raw clone or by vfork has none, with the same memory */
 static unsigned readers;
+
+static atomic_uint waiting; /* for `owner`: until they had it nobody takes it again to share */
+
+/* Reached without `__tls_get_addr`, which may wait for the loader. */
+#define THREAD_LOCAL static _Thread_local __attribute__((tls_model("initial-exec")))
+THREAD_LOCAL bool at_work;     /* on a share, here or as a helper: the handler of a fault may fork then */
+THREAD_LOCAL bool holds_owner; /* since before a fork */
 
 static void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -80,6 +90,20 @@ static void wake_owner(void) {
     pthread_mutex_unlock(&lock);
 }
 
+/* Called with the lock held. Returns false after too long. */
+static bool sleep_until_offered(unsigned seen) {
+    struct timespec end;
+
+    clock_gettime(CLOCK_REALTIME, &end);
+    end.tv_sec += IDLE_SECONDS;
+    while (atomic_load(&offers) == seen)
+        if (pthread_cond_timedwait(&offered, &lock, &end) == ETIMEDOUT && atomic_load(&offers) == seen) {
+            atomic_store(&retired, true);
+            return false;
+        }
+    return true;
+}
+
 static void *help(void *number) {
     unsigned thread = (unsigned)(uintptr_t)number, seen = 0;
 
@@ -92,27 +116,31 @@ static void *help(void *number) {
             atomic_fetch_add(&working, 1);
         pthread_mutex_unlock(&lock);
         if (take) {
+            at_work = true;
             do_items(&work, thread);
+            at_work = false;
             if (atomic_fetch_sub(&working, 1) == 1)
                 wake_owner();
         }
         for (int i = 0; i < LOOKS && atomic_load(&offers) == seen; i++)
             pause_briefly();
         lock_soon();
-        while (atomic_load(&offers) == seen)
-            pthread_cond_wait(&offered, &lock);
+        if (!sleep_until_offered(seen))
+            break;
     }
     pthread_mutex_unlock(&lock);
     return NULL;
 }
 
-/* The application's signals are for its own threads; a bad pointer of its is met where it is used. */
+/* The application's signals are for its own threads. What a thread causes itself, by a bad pointer of the application's
+ * or a system call that it traps, is met there: blocked, it would end the process without a handler. */
 static void block_signals(sigset_t *before) {
+    static const int own[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
     sigset_t blocked;
 
     sigfillset(&blocked);
-    sigdelset(&blocked, SIGSEGV);
-    sigdelset(&blocked, SIGBUS);
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        sigdelset(&blocked, own[i]);
     pthread_sigmask(SIG_SETMASK, &blocked, before);
 }
 
@@ -142,18 +170,25 @@ static void end(void) {
     pthread_mutex_unlock(&lock);
     for (; thread_count != 0; thread_count--)
         pthread_join(threads[thread_count - 1], NULL);
+    atomic_store(&retired, false);
     tried = false;
 }
 
-void helpers_enter(void) {
+static void lock_owner(void) {
+    atomic_fetch_add(&waiting, 1);
     pthread_mutex_lock(&owner);
+    atomic_fetch_sub(&waiting, 1);
+}
+
+void helpers_enter(void) {
+    lock_owner();
     if (readers++ == 0)
         process = getpid();
     pthread_mutex_unlock(&owner);
 }
 
 void helpers_leave(void) {
-    pthread_mutex_lock(&owner);
+    lock_owner();
     if (--readers == 0 && process == getpid())
         end();
     pthread_mutex_unlock(&owner);
@@ -167,7 +202,9 @@ static void share(const struct work *work) {
     atomic_fetch_add(&offers, 1);
     pthread_cond_broadcast(&offered);
     pthread_mutex_unlock(&lock);
+    at_work = true;
     do_items(work, 0);
+    at_work = false;
     lock_soon();
     open_for_work = false; /* who comes now finds nothing */
     pthread_mutex_unlock(&lock);
@@ -181,48 +218,59 @@ static void share(const struct work *work) {
     pthread_mutex_unlock(&lock);
 }
 
-/* Called with `owner` held. Returns false if nobody helps: then nothing was done. */
+/* Called with `owner` held and signals blocked. Returns false if nobody helps: then nothing was done. */
 static bool try_to_share(struct work *work) {
-    sigset_t signals;
-    int cancellable;
-
-    if (process != getpid() || (tried && thread_count == 0))
+    if (process != getpid())
         return false;
-    /* Neither cancelled nor by a signal handler's longjmp may this thread leave the others at work on its stack. */
-    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellable);
-    block_signals(&signals);
+    if (atomic_load(&retired))
+        end();
     if (!tried)
         begin();
-    bool shared = thread_count != 0;
+    if (thread_count == 0)
+        return false;
     work->threads = thread_count + 1;
-    if (shared)
-        share(work);
-    pthread_sigmask(SIG_SETMASK, &signals, NULL);
-    pthread_setcancelstate(cancellable, NULL);
-    return shared;
+    share(work);
+    return true;
 }
 
 void helpers_share(helpers_function *function, void *argument, uint64_t items, uint64_t most) {
     struct work work = {function, argument, items, most, 1};
     bool shared = false;
+    sigset_t signals;
+    int cancellable;
 
-    if (items > most && pthread_mutex_trylock(&owner) == 0) {
-        shared = try_to_share(&work);
-        pthread_mutex_unlock(&owner);
+    if (items > most && atomic_load(&waiting) == 0) {
+        /* Neither cancelled nor by a handler's longjmp may this thread leave the others at work on its stack, and no
+         * handler may run, and fork, while it is the owner. */
+        pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancellable);
+        block_signals(&signals);
+        if (pthread_mutex_trylock(&owner) == 0) {
+            shared = try_to_share(&work);
+            pthread_mutex_unlock(&owner);
+        }
+        pthread_sigmask(SIG_SETMASK, &signals, NULL);
+        pthread_setcancelstate(cancellable, NULL);
     }
     if (!shared)
         function(argument, 0, 0, items);
 }
 
 void helpers_before_fork(void) {
-    pthread_mutex_lock(&owner);
-    forking = process == getpid();
-    if (forking)
-        end();
+    /* In the handler of a fault in the middle of a share nobody can be waited for; a child of that reads alone, as does
+     * one that has no helpers. */
+    holds_owner = !at_work && process == getpid();
+    if (!holds_owner)
+        return;
+    lock_owner();
+    end();
 }
 
 void helpers_after_fork(void) {
-    if (forking)
+    if (!holds_owner)
+        return;
+    if (process != getpid()) {
         process = getpid();
+        atomic_store(&waiting, 0); /* they did not come along */
+    }
     pthread_mutex_unlock(&owner);
 }

@@ -3,7 +3,7 @@
  *
  * They are a help and never needed: the thread that reads works as well, and does all there is when nobody comes. There
  * are none where there is one processor, and none in Gramine, whose enclaves have a fixed number of threads. They begin
- * with the first large read and end with the last reader, or before a fork: a child has none until it reads.
+ * with the first large read and end when idle, with the last reader, or before a fork: a child has none until it reads.
  *
  * Threading: safe from many threads. Parts of one caller at a time are shared; others do theirs alone.
  */

@@ -20,6 +20,7 @@ int packs_init(struct packs *packs, const struct index_view *index, const struct
     packs->table = calloc((size_t)index->packs + 1, sizeof *packs->table);
     packs->keys = calloc(options->key_count + 1, sizeof *packs->keys);
     pthread_mutex_init(&packs->lock, NULL);
+    pthread_mutex_init(&packs->again, NULL);
     if (packs->sources == NULL || packs->table == NULL || packs->keys == NULL)
         return -ENOMEM;
     memcpy(packs->sources[0].dataset, options->dataset, sizeof options->dataset);
@@ -59,6 +60,7 @@ void packs_destroy(struct packs *packs) {
     free(packs->table);
     free(packs->sources);
     pthread_mutex_destroy(&packs->lock);
+    pthread_mutex_destroy(&packs->again);
 }
 
 static struct pack *make_pack(struct packs *packs, uint32_t number, int *error) {
@@ -198,7 +200,7 @@ static int read_all(int descriptor, uint8_t *out, size_t size, uint64_t offset) 
     return 0;
 }
 
-int packs_read(struct packs *packs, struct pack *pack, void *out, size_t size, uint64_t offset, bool again) {
+static int read_pack(struct packs *packs, struct pack *pack, void *out, size_t size, uint64_t offset, bool again) {
     struct pack_file opened, *file = take_open(packs, pack);
     int error;
 
@@ -219,4 +221,23 @@ int packs_read(struct packs *packs, struct pack *pack, void *out, size_t size, u
     else
         sys_close(opened.descriptor);
     return error;
+}
+
+int packs_read(struct packs *packs, struct pack *pack, void *out, size_t size, uint64_t offset, bool again) {
+    if (!again)
+        return read_pack(packs, pack, out, size, offset, false);
+    pthread_mutex_lock(&packs->again);
+    int error = read_pack(packs, pack, out, size, offset, true);
+    pthread_mutex_unlock(&packs->again);
+    return error;
+}
+
+void packs_before_fork(struct packs *packs) {
+    pthread_mutex_lock(&packs->again);
+    pthread_mutex_lock(&packs->lock);
+}
+
+void packs_after_fork(struct packs *packs) {
+    pthread_mutex_unlock(&packs->lock);
+    pthread_mutex_unlock(&packs->again);
 }

@@ -37,6 +37,7 @@ struct pack_file {
 
 struct packs {
     pthread_mutex_t lock;
+    pthread_mutex_t again; /* for reading once more, first of the two: a number that one opens is closed by no other */
     const struct index_view *index;
     struct sealfs_source *sources; /* the dataset itself, then those of a union */
     uint32_t source_count;
@@ -55,6 +56,10 @@ int packs_open(struct packs *packs, uint32_t number, struct pack **pack);
 
 /* Fills `out` with ciphertext. `again`: do not trust the open file, take a new one. -EIO: missing, cut, unreadable. */
 int packs_read(struct packs *packs, struct pack *pack, void *out, size_t size, uint64_t offset, bool again);
+
+/* Around fork, as in reader.h. */
+void packs_before_fork(struct packs *packs);
+void packs_after_fork(struct packs *packs);
 
 /* The object's name, "packs/<16 hex>-<32 hex>". */
 #define PACK_NAME_SIZE 64

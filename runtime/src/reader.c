@@ -9,9 +9,9 @@
 
 /* Ciphertext read at a time, unless one segment is longer: it should stay in the CPU's cache. */
 #define MAX_RUN (256u << 10)
-/* What is shared with the helpers: less is done before they are awake, and signals wait for more. */
+/* What is shared with the helpers: less is done before they are awake, and signals and forks wait for more. */
 #define MIN_SHARED (512u << 10)
-#define MAX_SHARED (16u << 20)
+#define MAX_SHARED (4u << 20)
 
 struct worker {
     struct worker *next;
@@ -68,7 +68,15 @@ void reader_destroy(struct reader *reader) {
     pthread_mutex_destroy(&reader->lock);
 }
 
-static struct worker *take_worker(struct reader *reader, size_t room) {
+/* In segments. */
+static uint64_t longest_run(const struct pack *pack) {
+    return MAX_RUN > pack->layout.segment_length ? MAX_RUN / pack->layout.segment_length : 1;
+}
+
+/* One with room for the pack's longest run. */
+static struct worker *take_worker(struct reader *reader, const struct pack *pack) {
+    size_t room = MAX_RUN > pack->layout.segment_length ? MAX_RUN : pack->layout.segment_length;
+
     pthread_mutex_lock(&reader->lock);
     struct worker *worker = reader->idle;
     if (worker != NULL)
@@ -151,11 +159,6 @@ static int decrypt_run(struct reader *reader, const struct request *request, str
     return error;
 }
 
-/* In segments. */
-static uint64_t longest_run(const struct pack *pack) {
-    return MAX_RUN > pack->layout.segment_length ? MAX_RUN / pack->layout.segment_length : 1;
-}
-
 /* Where the run of segments from `position` on ends that are not cached and can be read at once. */
 static uint64_t end_of_run(struct reader *reader, const struct pack *pack, uint64_t position, uint64_t end) {
     uint64_t longest = longest_run(pack), stop = position + 1;
@@ -188,8 +191,7 @@ static int read_segments(struct reader *reader, const struct request *request, u
             continue;
         }
         uint64_t stop = end_of_run(reader, pack, position, end);
-        size_t room = (size_t)(stop - position) * pack->layout.segment_length;
-        if (*worker == NULL && (*worker = take_worker(reader, room > MAX_RUN ? room : MAX_RUN)) == NULL)
+        if (*worker == NULL && (*worker = take_worker(reader, pack)) == NULL)
             return -ENOMEM;
         int error = decrypt_run(reader, request, *worker, position, stop, false);
         if (error == -EIO) /* the descriptor may have been closed and reused under us: look once more */
@@ -208,8 +210,11 @@ static void read_part(void *argument, unsigned thread, uint64_t first, uint64_t 
     if (atomic_load_explicit(&shared->error, memory_order_relaxed) != 0)
         return;
     int error = read_segments(shared->reader, shared->request, position, position + count, &shared->workers[thread]);
-    if (error != 0)
+    int none = 0;
+    if (error == -EIO) /* whatever else there is: it must be noted */
         atomic_store_explicit(&shared->error, error, memory_order_relaxed);
+    else if (error != 0)
+        atomic_compare_exchange_strong(&shared->error, &none, error);
 }
 
 int reader_read(struct reader *reader, uint32_t number, uint64_t offset, uint64_t size, uint8_t *out) {
@@ -225,7 +230,10 @@ int reader_read(struct reader *reader, uint32_t number, uint64_t offset, uint64_
     request.first = offset / room_of(request.pack);
     request.last = (offset + size - 1) / room_of(request.pack);
     uint64_t most = size < MIN_SHARED ? UINT64_MAX : longest_run(request.pack);
-    uint64_t once = MAX_SHARED / layout->segment_length;
+    uint64_t once = MAX_SHARED > layout->segment_length ? MAX_SHARED / layout->segment_length : 1;
+    /* This one's cipher first: choosing it may need the loader's lock, which this thread may have, and helpers then not. */
+    if (size >= MIN_SHARED && (shared.workers[0] = take_worker(reader, request.pack)) == NULL)
+        return -ENOMEM;
     for (shared.first = request.first; shared.first <= request.last; shared.first += once) {
         uint64_t left = request.last - shared.first + 1;
         helpers_share(read_part, &shared, left < once ? left : once, most);
@@ -237,11 +245,11 @@ int reader_read(struct reader *reader, uint32_t number, uint64_t offset, uint64_
 }
 
 void reader_before_fork(struct reader *reader) {
+    packs_before_fork(&reader->packs);
     pthread_mutex_lock(&reader->lock);
-    pthread_mutex_lock(&reader->packs.lock);
 }
 
 void reader_after_fork(struct reader *reader) {
-    pthread_mutex_unlock(&reader->packs.lock);
     pthread_mutex_unlock(&reader->lock);
+    packs_after_fork(&reader->packs);
 }
