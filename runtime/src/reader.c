@@ -231,7 +231,7 @@ int reader_read(struct reader *reader, uint32_t number, uint64_t offset, uint64_
     request.last = (offset + size - 1) / room_of(request.pack);
     uint64_t most = size < MIN_SHARED ? UINT64_MAX : longest_run(request.pack);
     uint64_t once = MAX_SHARED > layout->segment_length ? MAX_SHARED / layout->segment_length : 1;
-    /* This one's cipher first: choosing it may need the loader's lock, which this thread may have, and helpers then not. */
+    /* This cipher first: choosing it may need the loader's lock, which this thread may have, and helpers then not. */
     if (size >= MIN_SHARED && (shared.workers[0] = take_worker(reader, request.pack)) == NULL)
         return -ENOMEM;
     for (shared.first = request.first; shared.first <= request.last; shared.first += once) {
