@@ -68,14 +68,14 @@ void reader_destroy(struct reader *reader) {
     pthread_mutex_destroy(&reader->lock);
 }
 
-/* In segments. */
-static uint64_t longest_run(const struct pack *pack) {
-    return MAX_RUN > pack->layout.segment_length ? MAX_RUN / pack->layout.segment_length : 1;
+/* How many whole segments so many bytes of ciphertext are, and at least one. */
+static uint64_t segments_in(const struct pack *pack, size_t bytes) {
+    return bytes > pack->layout.segment_length ? bytes / pack->layout.segment_length : 1;
 }
 
 /* One with room for the pack's longest run. */
 static struct worker *take_worker(struct reader *reader, const struct pack *pack) {
-    size_t room = MAX_RUN > pack->layout.segment_length ? MAX_RUN : pack->layout.segment_length;
+    size_t room = segments_in(pack, MAX_RUN) * pack->layout.segment_length;
 
     pthread_mutex_lock(&reader->lock);
     struct worker *worker = reader->idle;
@@ -161,7 +161,7 @@ static int decrypt_run(struct reader *reader, const struct request *request, str
 
 /* Where the run of segments from `position` on ends that are not cached and can be read at once. */
 static uint64_t end_of_run(struct reader *reader, const struct pack *pack, uint64_t position, uint64_t end) {
-    uint64_t longest = longest_run(pack), stop = position + 1;
+    uint64_t longest = segments_in(pack, MAX_RUN), stop = position + 1;
 
     pthread_mutex_lock(&reader->lock);
     while (stop < end && stop - position < longest && !segments_has(&reader->segments, pack->number, stop))
@@ -229,8 +229,8 @@ int reader_read(struct reader *reader, uint32_t number, uint64_t offset, uint64_
         return -EIO;
     request.first = offset / room_of(request.pack);
     request.last = (offset + size - 1) / room_of(request.pack);
-    uint64_t most = size < MIN_SHARED ? UINT64_MAX : longest_run(request.pack);
-    uint64_t once = MAX_SHARED > layout->segment_length ? MAX_SHARED / layout->segment_length : 1;
+    uint64_t most = size < MIN_SHARED ? UINT64_MAX : segments_in(request.pack, MAX_RUN);
+    uint64_t once = segments_in(request.pack, MAX_SHARED);
     /* This cipher first: choosing it may need the loader's lock, which this thread may have, and helpers then not. */
     if (size >= MIN_SHARED && (shared.workers[0] = take_worker(reader, request.pack)) == NULL)
         return -ENOMEM;
